@@ -1,0 +1,176 @@
+"""Where do frames begin, when the capture began in the middle?
+
+How it works. A frame header (RFC 9113 §4.1) is nine octets in which little is free: the type is one of a few, each type
+allows few flags, some types have one length only, some live on stream 0 and the others never do. And it says where the
+next one is. So every position that could hold a header starts a chain; a chain that runs into an impossible header is
+dropped, and one that has gathered enough evidence, or gathered some and ends exactly where a segment ends, is believed.
+Of several, the one that begins first is taken: it holds the most frames.
+
+Evidence: 1 for a header that is merely possible, 2 for one that is hard to meet by chance (a control frame of fixed
+shape, a DATA frame that begins with a length-prefixed message, a HEADERS frame whose block begins like one).
+"""
+
+from __future__ import annotations
+
+import re
+
+from capture.events import FLAGS, FRAME_HEADER_LENGTH, FrameType
+
+ENOUGH, ENOUGH_AT_END = 6, 2
+"""Evidence at which a chain is believed wherever it ends, and where it ends with a segment (senders flush whole
+frames), on a connection of which nothing is known."""
+KNOWN_ENOUGH, KNOWN_ENOUGH_AT_END = 3, 1
+"""The same on a connection that is known, or said, to speak HTTP/2."""
+MAX_SEARCHED = 1 << 20
+"""Octets kept while searching, for the frames in them; a start inside a larger frame loses what comes before."""
+MAX_CANDIDATES = 256
+"""Chains followed at a time. Real captures have one or two; octets made to mislead may have many."""
+
+_NOT_ON_STREAM_0 = {0, 1, 2, 3, 5, 9}
+_ONLY_ON_STREAM_0 = {4, 6, 7, 0xC, 0x10}
+_FIXED_LENGTH = {2: 5, 3: 4, 6: 8, 8: 4}
+_FLAG_MASK = {int(t): sum(FLAGS.get(t, ())) for t in FrameType}
+
+# A quick sieve, run over all positions: length below 2^22 (4 MiB, what grpcio announces), then type and flags that go
+# together, then no reserved bit. What passes is looked at by `evidence`.
+_SIEVE = re.compile(
+    rb"(?=[\x00-\x3f][\x00-\xff]{2}"
+    rb"(?:\x00[\x00\x01\x08\x09]|\x01[\x00-\x2d]|[\x02\x03\x07\x08\x0a\x0c\x10]\x00|[\x04\x06][\x00\x01]"
+    rb"|\x05[\x00\x04\x08\x0c]|\x09[\x00\x04])[\x00-\x7f])",
+    re.DOTALL,
+)
+
+
+def evidence(octets: bytes | bytearray, at: int) -> int:
+    """How much a frame header at `at` is worth: 0 impossible, 1 possible, 2 hardly by chance. Nine octets must be
+    there; of the payload what is there is looked at."""
+    header = octets[at : at + FRAME_HEADER_LENGTH]
+    length, type_code, flags = int.from_bytes(header[:3]), header[3], header[4]
+    stream_id = int.from_bytes(header[5:9])
+    if type_code not in _FLAG_MASK or flags & ~_FLAG_MASK[type_code] or stream_id >> 31 or length >> 22:
+        return 0
+    if (type_code in _NOT_ON_STREAM_0 and not stream_id) or (type_code in _ONLY_ON_STREAM_0 and stream_id):
+        return 0
+    if type_code in _FIXED_LENGTH:
+        payload = octets[at + 9 : at + 13]
+        if type_code == FrameType.WINDOW_UPDATE and len(payload) == 4 and not 0 < int.from_bytes(payload) < 1 << 31:
+            return 0
+        return 2 if length == _FIXED_LENGTH[type_code] else 0
+    if type_code == FrameType.SETTINGS:
+        if length % 6 or (flags and length) or length > 6 * 64:
+            return 0
+        return 2 if flags or not length or octets[at + 9 : at + 10] in (b"", b"\0") else 0
+    if type_code == FrameType.GOAWAY:
+        return 2 if 8 <= length < 1 << 14 else 0
+    first = octets[at + 9 : at + 14]
+    if type_code == FrameType.DATA:
+        if not length:
+            return 1 if flags == 1 else 0  # an empty DATA frame only ever ends a stream
+        is_message = len(first) == 5 and first[0] <= 1 and int.from_bytes(first[1:]) == length - 5 and not flags & 8
+        return 2 if is_message else 1
+    if type_code == FrameType.HEADERS:
+        if not 0 < length < 1 << 17:
+            return 0
+        # Request and response headers begin with a pseudo-header field of the static table, trailers with grpc-status.
+        return 2 if not flags & 0x28 and first[:1] and first[0] > 0x1F and first[0] != 0x80 else 1
+    return 1
+
+
+class Chain:
+    """A position that may begin a frame, and what followed from it."""
+
+    __slots__ = ("evidence", "next", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start, self.next, self.evidence = start, start, 0
+
+
+class BoundarySearch:
+    """The octets of one direction, kept until a frame boundary is certain enough.
+
+    Positions are offsets of the direction; `offset` is that of the first octet kept.
+    """
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.octets = bytearray()
+        self._segment = offset
+        """Where the newest segment begins."""
+        self._scanned = offset
+        """Positions before it were looked at as starts of a chain."""
+        self._chains: list[Chain] = []
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.octets)
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether what is kept may yet turn out to be frames."""
+        return bool(self._chains)
+
+    def append(self, octets: bytes) -> None:
+        self._segment = self.end
+        self.octets += octets
+
+    def may_begin(self, at: int) -> bool:
+        """Whether `at` can be a boundary: as far as the octets reach, possible header follows possible header."""
+        position = at - self.offset
+        if position + FRAME_HEADER_LENGTH > len(self.octets):
+            return False
+        while position + FRAME_HEADER_LENGTH <= len(self.octets):
+            if not evidence(self.octets, position):
+                return False
+            position += FRAME_HEADER_LENGTH + int.from_bytes(self.octets[position : position + 3])
+        return True
+
+    def find(self, enough: int, enough_at_end: int) -> int | None:
+        """The position of the first frame, once there is a chain to believe: with so much evidence, or less and an
+        end that is the end of what is here. None: more octets are needed."""
+        last = self.end - FRAME_HEADER_LENGTH
+        for match in _SIEVE.finditer(self.octets, self._scanned - self.offset):
+            start = self.offset + match.start()
+            if start > last:
+                break
+            # The first header of a chain must be strong, or stand where a segment begins.
+            found = evidence(self.octets, match.start())
+            if found == 2 or (found == 1 and start == self._segment):
+                self._chains.append(Chain(start))
+                del self._chains[:-MAX_CANDIDATES]
+        self._scanned = max(self._scanned, last + 1)
+        self._follow()
+        for chain in self._chains:
+            if chain.evidence >= enough or (chain.evidence >= enough_at_end and chain.next == self.end):
+                return chain.start
+        return None
+
+    def trim(self, keep: int) -> None:
+        """Lets go what no chain needs, but for the last `keep` octets."""
+        needed = min(self._chains[0].start if self._chains else self.end, self.end - keep)
+        while self.end - needed > MAX_SEARCHED:
+            if self._chains:
+                del self._chains[0]
+            needed = min(self._chains[0].start if self._chains else self.end, self.end - keep)
+        if needed > self.offset:
+            del self.octets[: needed - self.offset]
+            self.offset = needed
+
+    def _follow(self) -> None:
+        """Moves every chain as far as the octets reach; drops the impossible, and those that meet an earlier one."""
+        alive: list[Chain] = []
+        visited: set[int] = set()
+        for chain in self._chains:
+            possible = chain.start not in visited
+            while possible and chain.next + FRAME_HEADER_LENGTH <= self.end:
+                at = chain.next - self.offset
+                found = evidence(self.octets, at)
+                if not found:
+                    possible = False
+                    break
+                visited.add(chain.next)
+                chain.evidence += found
+                chain.next += FRAME_HEADER_LENGTH + int.from_bytes(self.octets[at : at + 3])
+            if possible:
+                visited.add(chain.next)
+                alive.append(chain)
+        self._chains = alive

@@ -1,0 +1,490 @@
+"""The octets of one direction to HTTP/2 frames (RFC 9113 §4).
+
+How it works. A `FrameReader` is handed octets as they arrive, in order, and cuts them at the lengths that the frame
+headers give. What a frame header says is worked out once and looked up after that: the nine octets are the key
+(`_shapes`), and a chat repeats a few dozen of them for ever. Frames whose header says it all (`PLAIN`) become events at
+once; those that change or need state (field blocks, SETTINGS), and those that break a rule, take a turn through
+`_handle`.
+
+A gap inside a frame whose header was seen costs that frame its payload and nothing else: where it ends is known. Any
+other gap loses the boundary, and `lost` is told; so is it when a header is so impossible that the boundary before it
+must have been wrong.
+
+State belongs to the connection, not to the direction: the SETTINGS of one side bound the field blocks and the frame
+sizes of the other, so each reader knows its `peer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from capture.boundaries import evidence
+from capture.events import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    FLAGS,
+    FRAME_HEADER_LENGTH,
+    PADDED,
+    TYPE_NAMES,
+    Connection,
+    Direction,
+    ErrorCode,
+    Event,
+    FieldSection,
+    FrameEvent,
+    FrameType,
+    Gap,
+    Problem,
+)
+from capture.hpack_tables import FieldDecoder
+from kit.words import N_
+
+DEFAULT_MAX_FRAME_SIZE = 1 << 14
+"""RFC 9113 §6.5.2."""
+MAX_SHAPES = 1 << 16
+"""Frame headers remembered, about 20 MiB at most; then the memory starts over."""
+MAX_BLOCK = 1 << 20
+"""Octets of a field block over its CONTINUATION frames: without a limit they never end (CVE-2024-27316)."""
+MAX_PARTIAL_OVERALL = 64 << 20
+"""Octets of unfinished frames over all connections. A frame holds up to 16 MiB; beyond this its content is let go, and
+only its header stays."""
+
+PLAIN, WINDOW_UPDATE, WHOLE_BLOCK, STATEFUL = range(4)
+"""How a frame is handled: its header says it all; unless its increment is 0; a field block in one piece; with care."""
+
+
+class Shape(NamedTuple):
+    """What nine octets of frame header say."""
+
+    handling: int
+    type_code: int
+    flags: int
+    stream_id: int
+    length: int
+    complaint: tuple[str, str, ErrorCode] | None
+    """The rule that the header alone breaks: sentence, clause, what an endpoint would answer."""
+
+
+_shapes: dict[bytes, Shape] = {}
+
+
+class Budget:
+    """Octets of unfinished frames, over all connections of a pipeline."""
+
+    __slots__ = ("octets",)
+
+    def __init__(self) -> None:
+        self.octets = 0
+
+
+class FrameReader:
+    """One direction of an HTTP/2 connection, from a frame boundary on.
+
+    `whole`: the connection's first octet was seen, so that tables and settings have their initial values.
+    `lost(packet, time_ns, rest)` is called when the boundary is lost, with the octets behind it.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        direction: Direction,
+        emit: Callable[[Event], None],
+        budget: Budget,
+        *,
+        whole: bool,
+        sections: bool,
+        lost: Callable[[int, int, bytes], None],
+    ) -> None:
+        self.connection, self.direction, self.emit = connection, direction, emit
+        self.sections = sections
+        self.tables = FieldDecoder(whole)
+        self.peer: FrameReader = self
+        self.offset = 0
+        """Of the next frame header; for a partial frame, of its own header."""
+        self._budget, self._lost = budget, lost
+        self._parts: list[bytes] = []
+        """The beginning of a frame that is not all there yet."""
+        self._have = 0
+        """Octets of it that have passed, missing ones included."""
+        self._need = FRAME_HEADER_LENGTH
+        """Octets at which there is something to do."""
+        self._holed = False
+        """Whether some of them are missing."""
+        self._block: list[bytes] = []
+        self._block_stream: int | None = None
+        """The stream whose field block goes on in CONTINUATION."""
+        self._block_lost = False
+        self.largest: int | None = DEFAULT_MAX_FRAME_SIZE if whole else None
+        """SETTINGS_MAX_FRAME_SIZE of the other side; None while it cannot be known."""
+        self._doubts = 0
+        """Frames that still have to confirm the boundary that the reader was started at."""
+        self._first = whole
+        """Whether the next frame is the connection's first in this direction, which must be SETTINGS."""
+
+    # -- octets ----------------------------------------------------------------------------------------------------
+
+    def feed(self, packet: int, time_ns: int, octets: bytes) -> None:
+        """The hot loop: one turn a frame."""
+        if self._have:
+            octets = self._resume(octets)
+            if not octets:
+                return None
+            if self._holed:
+                octets = self._finish_holed(packet, time_ns, octets)
+        position, end, base = 0, len(octets), self.offset
+        shapes, new = _shapes, tuple.__new__
+        connection, direction, emit = self.connection, self.direction, self.emit
+        is_calm = not self._first and self._block_stream is None
+        while position < end:
+            header = octets[position : position + 9]
+            shape = shapes.get(header)
+            if shape is None:
+                if len(header) < FRAME_HEADER_LENGTH:
+                    break
+                shape = _learn(header)
+            handling, type_code, flags, stream_id, length, _ = shape
+            stop = position + 9 + length
+            if (length > DEFAULT_MAX_FRAME_SIZE and self._is_nonsense(shape)) or (
+                self._doubts and self._is_doubtful(octets, position)
+            ):
+                self.offset = base + position
+                self._lose_state()
+                return self._lost(packet, time_ns, octets[position:])
+            if stop > end:
+                break
+            payload = octets[position + 9 : stop]
+            section = None
+            if handling == WHOLE_BLOCK and is_calm:
+                if self.sections:
+                    section = self.tables.decode(payload)
+                if self.tables.complaints:
+                    handling = STATEFUL
+            elif handling == WINDOW_UPDATE and payload == b"\0\0\0\0":
+                handling = STATEFUL
+            if handling < STATEFUL and is_calm:
+                # FrameEvent(...) without the detour through its own __new__, which costs as much as all the rest.
+                begin = (packet, time_ns, connection, direction, base + position)
+                emit(new(FrameEvent, (*begin, type_code, flags, stream_id, length, header, payload, section)))
+            else:
+                self._handle(packet, time_ns, base + position, header, shape, payload, section)
+                is_calm = not self._first and self._block_stream is None
+            if handling >= WHOLE_BLOCK:  # a field section may tell who is the client
+                connection, direction, emit = self.connection, self.direction, self.emit
+            position = stop
+        self.offset = base + position
+        if position < end:
+            self._keep(octets[position:] if position else octets)
+        return None
+
+    def hole(self, packet: int, time_ns: int, octets: int) -> bool:
+        """So many octets are missing here; False where that loses the boundary."""
+        at = self.offset + self._have
+        inside = self._have >= FRAME_HEADER_LENGTH and self._have + octets <= self._need
+        self.emit(Gap(packet, time_ns, self.connection, self.direction, at, octets, not inside))
+        if self._have < FRAME_HEADER_LENGTH:
+            self._drop_partial()
+            self._lose_state()
+            self.offset = at + octets
+            return False
+        self._holed = True
+        left = self._need - self._have
+        self._drop_content()
+        self._have += min(left, octets)
+        if self._have == self._need:
+            self._finish_holed(packet, time_ns, b"")
+        if octets > left:
+            self._lose_state()
+            self.offset = at + octets
+            return False
+        return True
+
+    def begin(self, offset: int, doubts: int) -> None:
+        """The next octets are a frame header's, at `offset`. The next `doubts` headers must be beyond reproach: that
+        this is a boundary was inferred."""
+        self.offset, self._doubts = offset, doubts
+
+    def unfinished(self) -> int:
+        """Octets of the frame under way; 0 at a boundary."""
+        return self._have
+
+    def close(self) -> None:
+        """No more octets come: lets go of what is held."""
+        self._drop_partial()
+        self._block.clear()
+
+    def _keep(self, rest: bytes) -> None:
+        self._parts = [rest]
+        self._have = len(rest)
+        self._budget.octets += len(rest)
+        self._need = FRAME_HEADER_LENGTH
+        if len(rest) >= FRAME_HEADER_LENGTH:
+            self._need += int.from_bytes(rest[:3])
+
+    def _resume(self, octets: bytes) -> bytes:
+        """Joins new octets to the partial frame; empty while there is nothing to do yet."""
+        self._have += len(octets)
+        if self._holed:
+            return octets if self._have >= self._need else b""
+        self._parts.append(octets)
+        self._budget.octets += len(octets)
+        if self._have < self._need:
+            if self._budget.octets > MAX_PARTIAL_OVERALL and self._need > FRAME_HEADER_LENGTH:
+                self._holed = True
+                self._drop_content()
+            return b""
+        joined = b"".join(self._parts)
+        self._drop_partial()
+        return joined
+
+    def _drop_partial(self) -> None:
+        self._budget.octets -= sum(map(len, self._parts))
+        self._parts, self._have, self._need, self._holed = [], 0, FRAME_HEADER_LENGTH, False
+
+    def _drop_content(self) -> None:
+        """Keeps the header of a partial frame only."""
+        header = b"".join(self._parts)[:FRAME_HEADER_LENGTH]
+        self._budget.octets -= sum(map(len, self._parts)) - len(header)
+        self._parts = [header]
+
+    def _finish_holed(self, packet: int, time_ns: int, octets: bytes) -> bytes:
+        """Ends a frame of which octets are missing; what lies behind it."""
+        header = b"".join(self._parts)[:FRAME_HEADER_LENGTH]
+        rest = octets[len(octets) - (self._have - self._need) :]
+        offset, need = self.offset, self._need
+        self._drop_partial()
+        self.offset = offset + need
+        self._handle(packet, time_ns, offset, header, _shapes.get(header) or _learn(header), None)
+        return rest
+
+    # -- frames that need more than their header -------------------------------------------------------------------
+
+    def _handle(
+        self,
+        packet: int,
+        time_ns: int,
+        offset: int,
+        header: bytes,
+        shape: Shape,
+        payload: bytes | None,
+        section: FieldSection | None = None,
+    ) -> None:
+        """A frame with state or trouble. `payload` is None where octets are missing; `section` is given where the
+        field block was decoded already."""
+        _, type_code, flags, stream_id, length, complaint = shape
+        frame = FrameEvent(
+            packet,
+            time_ns,
+            self.connection,
+            self.direction,
+            offset,
+            type_code,
+            flags,
+            stream_id,
+            length,
+            header,
+            payload,
+            section,
+        )
+        problems: list[Problem] = []
+
+        def complain(
+            template: str, code: ErrorCode = ErrorCode.PROTOCOL_ERROR, layer: str = "http2", **values: Any
+        ) -> None:
+            where = (packet, time_ns, self.connection, self.direction, offset, layer)
+            problems.append(Problem(*where, template, values, length + 9, code))
+
+        if complaint is not None:
+            name = TYPE_NAMES.get(type_code) or f"0x{type_code:02x}"
+            sentence, clause, code = complaint
+            complain(sentence, code, type=name, length=length, stream=stream_id, clause=clause)
+        if self._first:
+            self._first = False
+            if type_code != FrameType.SETTINGS or flags & ACK:
+                complain(N_("the first frame must be SETTINGS, and no acknowledgement (RFC 9113 §3.4)"))
+        if self.largest is not None and length > self.largest:
+            complain(
+                N_("a frame of {length} octets, where at most {largest} were allowed (RFC 9113 §4.2)"),
+                ErrorCode.FRAME_SIZE_ERROR,
+                length=length,
+                largest=self.largest,
+            )
+        expected = self._block_stream
+        if expected is not None and (type_code != FrameType.CONTINUATION or stream_id != expected):
+            complain(
+                N_("the field block of stream {stream} is interrupted (RFC 9113 §6.10)"),
+                stream=expected,
+            )
+            self._abandon_block()
+        content = frame.content if payload is not None else None
+        if payload is not None and content is None:
+            complain(N_("padding that leaves no room in a {type} frame (RFC 9113 §6.1)"), type=frame.type)
+        if type_code in (FrameType.HEADERS, FrameType.PUSH_PROMISE, FrameType.CONTINUATION):
+            if section is None:
+                frame = frame._replace(section=self._fragment(frame, content, expected, complain))
+            for wrong in self.tables.complaints:
+                complain(wrong.template, wrong.error_code, "hpack", **wrong.values)
+            self.tables.complaints.clear()
+            if type_code == FrameType.PUSH_PROMISE:
+                self._check_promise(frame, complain)
+        elif type_code == FrameType.SETTINGS and complaint is None:
+            self._settings(frame, complain)
+        elif type_code == FrameType.WINDOW_UPDATE and frame.increment == 0:
+            complain(N_("a window increment of 0 (RFC 9113 §6.9)"))
+        self.emit(frame)
+        for problem in problems:
+            # The connection's roles may have been learnt from this very frame.
+            self.emit(problem._replace(connection=self.connection, direction=self.direction))
+
+    def _fragment(
+        self, frame: FrameEvent, content: bytes | None, expected: int | None, complain: Callable[..., None]
+    ) -> FieldSection | None:
+        """A piece of a field block; the section where it is the last."""
+        if frame.type_code == FrameType.CONTINUATION:
+            if expected is None or expected != frame.stream_id:
+                if self.tables.complete:
+                    complain(N_("CONTINUATION without a field block to continue (RFC 9113 §6.10)"))
+                self._block_lost = True
+        else:
+            self._block, self._block_lost = [], False
+        if content is None:
+            self._block_lost = True
+        else:
+            self._block.append(content)
+            if sum(map(len, self._block)) > MAX_BLOCK:
+                complain(
+                    N_("a field block of more than {limit} octets is not kept"),
+                    ErrorCode.ENHANCE_YOUR_CALM,
+                    limit=MAX_BLOCK,
+                )
+                self._block, self._block_lost = [], True
+        if not frame.flags & END_HEADERS:
+            self._block_stream = frame.stream_id
+            return None
+        block, self._block, self._block_stream = b"".join(self._block), [], None
+        if self._block_lost:
+            self._block_lost = False
+            self.tables.lose()
+            return None
+        return self.tables.decode(block) if self.sections else None
+
+    def _abandon_block(self) -> None:
+        self._block, self._block_stream, self._block_lost = [], None, False
+        self.tables.lose()
+
+    def _check_promise(self, frame: FrameEvent, complain: Callable[..., None]) -> None:
+        """RFC 9113 §6.6, §8.4."""
+        promised = frame.promised_stream_id
+        if promised is not None and (promised == 0 or promised % 2):
+            complain(N_("PUSH_PROMISE of stream {promised} (RFC 9113 §5.1.1)"), promised=promised)
+        if self.direction == Direction.CLIENT_TO_SERVER:
+            complain(N_("PUSH_PROMISE from a client (RFC 9113 §8.4)"))
+
+    def _settings(self, frame: FrameEvent, complain: Callable[..., None]) -> None:
+        """What one side announces bounds the other (RFC 9113 §6.5.2)."""
+        if frame.payload is None:
+            self.peer.tables.lose_bound()
+            self.peer.largest = None
+        for name, value in frame.settings or ():
+            code = ErrorCode.PROTOCOL_ERROR
+            if name == "SETTINGS_HEADER_TABLE_SIZE":
+                self.peer.tables.allow(value)
+                continue
+            if name == "SETTINGS_MAX_FRAME_SIZE":
+                if self.peer.largest is not None:
+                    self.peer.largest = max(self.peer.largest, min(value, (1 << 24) - 1))
+                possible = DEFAULT_MAX_FRAME_SIZE <= value < 1 << 24
+            elif name == "SETTINGS_ENABLE_PUSH":
+                possible = value <= (self.direction == Direction.CLIENT_TO_SERVER)
+            elif name == "SETTINGS_INITIAL_WINDOW_SIZE":
+                possible, code = value < 1 << 31, ErrorCode.FLOW_CONTROL_ERROR
+            elif name == "SETTINGS_ENABLE_CONNECT_PROTOCOL":
+                possible = value <= 1
+            else:
+                continue
+            if not possible:
+                complain(N_("{setting} may not be {value} (RFC 9113 §6.5.2)"), code, setting=name, value=value)
+
+    def _is_doubtful(self, octets: bytes, position: int) -> bool:
+        """Whether a header disproves the boundary that was inferred."""
+        self._doubts -= 1
+        return not evidence(octets, position)
+
+    def _is_nonsense(self, shape: Shape) -> bool:
+        """Whether a header is so impossible that no frame can begin here: too long for what was allowed, and of no
+        type, or with flags, that anybody has defined."""
+        is_too_long = shape.length >= 1 << 22 if self.largest is None else shape.length > self.largest
+        known = FLAGS.get(shape.type_code)
+        is_odd = shape.complaint is not None or (
+            bool(shape.flags & ~sum(known)) if known is not None else shape.type_code not in TYPE_NAMES
+        )
+        return is_too_long and is_odd
+
+    def _lose_state(self) -> None:
+        """Frames may have been missed: what they changed is no longer known."""
+        self._block, self._block_stream, self._block_lost = [], None, False
+        self._first = False
+        self.tables.lose()
+        self.peer.tables.lose_bound()
+        self.peer.largest = None
+
+
+_ON_STREAM = {
+    FrameType.DATA: "§6.1",
+    FrameType.HEADERS: "§6.2",
+    FrameType.PRIORITY: "§6.3",
+    FrameType.RST_STREAM: "§6.4",
+    FrameType.PUSH_PROMISE: "§6.6",
+    FrameType.CONTINUATION: "§6.10",
+}
+_ON_CONNECTION = {FrameType.SETTINGS: "§6.5", FrameType.PING: "§6.7", FrameType.GOAWAY: "§6.8"}
+_LENGTHS = {
+    FrameType.PRIORITY: (5, "§6.3"),
+    FrameType.RST_STREAM: (4, "§6.4"),
+    FrameType.PING: (8, "§6.7"),
+    FrameType.WINDOW_UPDATE: (4, "§6.9"),
+}
+_STATEFUL = {FrameType.HEADERS, FrameType.SETTINGS, FrameType.PUSH_PROMISE, FrameType.CONTINUATION}
+
+
+def _learn(header: bytes) -> Shape:
+    """Works out a frame header, and remembers it."""
+    length, type_code, flags = int.from_bytes(header[:3]), header[3], header[4]
+    stream_id = int.from_bytes(header[5:]) & 0x7FFFFFFF
+    complaint = _header_complaint(length, type_code, flags, stream_id)
+    if complaint is not None:
+        handling = STATEFUL
+    elif type_code == FrameType.WINDOW_UPDATE:
+        handling = WINDOW_UPDATE
+    elif type_code == FrameType.HEADERS and flags & ~END_STREAM == END_HEADERS:
+        handling = WHOLE_BLOCK
+    elif type_code in _STATEFUL or length > DEFAULT_MAX_FRAME_SIZE or (type_code == FrameType.DATA and flags & PADDED):
+        handling = STATEFUL
+    else:
+        handling = PLAIN
+    if len(_shapes) >= MAX_SHAPES:
+        _shapes.clear()
+    shape = _shapes[header] = Shape(handling, type_code, flags, stream_id, length, complaint)
+    return shape
+
+
+def _header_complaint(length: int, type_code: int, flags: int, stream_id: int) -> tuple[str, str, ErrorCode] | None:
+    """The rule that a frame header breaks by itself."""
+    if type_code in _ON_STREAM and not stream_id:
+        sentence = N_("{type} belongs on a stream, and is on stream 0 (RFC 9113 {clause})")
+        return sentence, _ON_STREAM[FrameType(type_code)], ErrorCode.PROTOCOL_ERROR
+    if type_code in _ON_CONNECTION and stream_id:
+        sentence = N_("{type} belongs on stream 0, and is on stream {stream} (RFC 9113 {clause})")
+        return sentence, _ON_CONNECTION[FrameType(type_code)], ErrorCode.PROTOCOL_ERROR
+    if type_code in _LENGTHS:
+        exact, clause = _LENGTHS[FrameType(type_code)]
+        is_wrong = length != exact
+    elif type_code == FrameType.GOAWAY:
+        is_wrong, clause = length < 8, "§6.8"
+    else:
+        is_wrong, clause = type_code == FrameType.SETTINGS and bool(length % 6 or (flags & ACK and length)), "§6.5"
+    if is_wrong:
+        sentence = N_("{type} with a payload of {length} octets (RFC 9113 {clause})")
+        return sentence, clause, ErrorCode.FRAME_SIZE_ERROR
+    return None

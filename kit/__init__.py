@@ -1,0 +1,1 @@
+"""What every part of the kit shares: setting up, words in two languages, safe text."""
