@@ -24,7 +24,6 @@ from capture.events import (
     ACK,
     END_HEADERS,
     END_STREAM,
-    FLAGS,
     FRAME_HEADER_LENGTH,
     PADDED,
     TYPE_NAMES,
@@ -43,6 +42,9 @@ from kit.words import N_
 
 DEFAULT_MAX_FRAME_SIZE = 1 << 14
 """RFC 9113 §6.5.2."""
+LARGEST_SEEN = 1 << 22
+"""What is taken for allowed where the capture did not see it: grpcio announces 4 MiB, and nobody is known to say more.
+"""
 MAX_SHAPES = 1 << 16
 """Frame headers remembered, about 20 MiB at most; then the memory starts over."""
 MAX_BLOCK = 1 << 20
@@ -63,8 +65,6 @@ class Shape(NamedTuple):
     flags: int
     stream_id: int
     length: int
-    complaint: tuple[str, str, ErrorCode] | None
-    """The rule that the header alone breaks: sentence, clause, what an endpoint would answer."""
 
 
 _shapes: dict[bytes, Shape] = {}
@@ -122,6 +122,8 @@ class FrameReader:
         """Frames that still have to confirm the boundary that the reader was started at."""
         self._first = whole
         """Whether the next frame is the connection's first in this direction, which must be SETTINGS."""
+        self._is_wary = whole
+        """Whether one of these, or a field block to be continued, has every frame handled with care."""
 
     # -- octets ----------------------------------------------------------------------------------------------------
 
@@ -136,7 +138,6 @@ class FrameReader:
         position, end, base = 0, len(octets), self.offset
         shapes, new = _shapes, tuple.__new__
         connection, direction, emit = self.connection, self.direction, self.emit
-        is_calm = not self._first and self._block_stream is None
         while position < end:
             header = octets[position : position + 9]
             shape = shapes.get(header)
@@ -144,11 +145,9 @@ class FrameReader:
                 if len(header) < FRAME_HEADER_LENGTH:
                     break
                 shape = _learn(header)
-            handling, type_code, flags, stream_id, length, _ = shape
+            handling, type_code, flags, stream_id, length = shape
             stop = position + 9 + length
-            if (length > DEFAULT_MAX_FRAME_SIZE and self._is_nonsense(shape)) or (
-                self._doubts and self._is_doubtful(octets, position)
-            ):
+            if (handling == STATEFUL or self._is_wary) and self._is_no_boundary(octets, position):
                 self.offset = base + position
                 self._lose_state()
                 return self._lost(packet, time_ns, octets[position:])
@@ -156,22 +155,26 @@ class FrameReader:
                 break
             payload = octets[position + 9 : stop]
             section = None
-            if handling == WHOLE_BLOCK and is_calm:
+            if handling == WHOLE_BLOCK and not self._is_wary:
                 if self.sections:
                     section = self.tables.decode(payload)
                 if self.tables.complaints:
                     handling = STATEFUL
             elif handling == WINDOW_UPDATE and payload == b"\0\0\0\0":
                 handling = STATEFUL
-            if handling < STATEFUL and is_calm:
-                # FrameEvent(...) without the detour through its own __new__, which costs as much as all the rest.
-                begin = (packet, time_ns, connection, direction, base + position)
-                emit(new(FrameEvent, (*begin, type_code, flags, stream_id, length, header, payload, section)))
-            else:
-                self._handle(packet, time_ns, base + position, header, shape, payload, section)
-                is_calm = not self._first and self._block_stream is None
-            if handling >= WHOLE_BLOCK:  # a field section may tell who is the client
+            if handling == STATEFUL or self._is_wary:
+                self._handle(packet, time_ns, base + position, header, payload, section)
                 connection, direction, emit = self.connection, self.direction, self.emit
+            else:
+                # FrameEvent(...) without the detour through its own __new__, which costs as much as all the rest.
+                at = base + position
+                event = (
+                    packet, time_ns, connection, direction, at,
+                    type_code, flags, stream_id, length, header, payload, section,
+                )  # fmt: skip
+                emit(new(FrameEvent, event))
+                if handling == WHOLE_BLOCK:  # its fields may tell who is the client
+                    connection, direction, emit = self.connection, self.direction, self.emit
             position = stop
         self.offset = base + position
         if position < end:
@@ -204,6 +207,7 @@ class FrameReader:
         """The next octets are a frame header's, at `offset`. The next `doubts` headers must be beyond reproach: that
         this is a boundary was inferred."""
         self.offset, self._doubts = offset, doubts
+        self._watch()
 
     def unfinished(self) -> int:
         """Octets of the frame under way; 0 at a boundary."""
@@ -255,7 +259,7 @@ class FrameReader:
         offset, need = self.offset, self._need
         self._drop_partial()
         self.offset = offset + need
-        self._handle(packet, time_ns, offset, header, _shapes.get(header) or _learn(header), None)
+        self._handle(packet, time_ns, offset, header, None)
         return rest
 
     # -- frames that need more than their header -------------------------------------------------------------------
@@ -266,13 +270,13 @@ class FrameReader:
         time_ns: int,
         offset: int,
         header: bytes,
-        shape: Shape,
         payload: bytes | None,
         section: FieldSection | None = None,
     ) -> None:
         """A frame with state or trouble. `payload` is None where octets are missing; `section` is given where the
         field block was decoded already."""
-        _, type_code, flags, stream_id, length, complaint = shape
+        _, type_code, flags, stream_id, length = _shapes.get(header) or _learn(header)
+        complaint = _header_complaint(length, type_code, flags, stream_id)
         frame = FrameEvent(
             packet,
             time_ns,
@@ -332,6 +336,7 @@ class FrameReader:
             self._settings(frame, complain)
         elif type_code == FrameType.WINDOW_UPDATE and frame.increment == 0:
             complain(N_("a window increment of 0 (RFC 9113 §6.9)"))
+        self._watch()
         self.emit(frame)
         for problem in problems:
             # The connection's roles may have been learnt from this very frame.
@@ -406,20 +411,19 @@ class FrameReader:
             if not possible:
                 complain(N_("{setting} may not be {value} (RFC 9113 §6.5.2)"), code, setting=name, value=value)
 
-    def _is_doubtful(self, octets: bytes, position: int) -> bool:
-        """Whether a header disproves the boundary that was inferred."""
-        self._doubts -= 1
-        return not evidence(octets, position)
+    def _watch(self) -> None:
+        """Whether the frames to come need more than a look at their header."""
+        self._is_wary = self._first or self._block_stream is not None or self._doubts > 0
 
-    def _is_nonsense(self, shape: Shape) -> bool:
-        """Whether a header is so impossible that no frame can begin here: too long for what was allowed, and of no
-        type, or with flags, that anybody has defined."""
-        is_too_long = shape.length >= 1 << 22 if self.largest is None else shape.length > self.largest
-        known = FLAGS.get(shape.type_code)
-        is_odd = shape.complaint is not None or (
-            bool(shape.flags & ~sum(known)) if known is not None else shape.type_code not in TYPE_NAMES
-        )
-        return is_too_long and is_odd
+    def _is_no_boundary(self, octets: bytes, position: int) -> bool:
+        """Whether a header disproves that this is a boundary: while the boundary is only inferred, by breaking any
+        rule; later by being longer than allowed and of a type, or with flags, that nobody has defined."""
+        is_sound = bool(evidence(octets, position))
+        if self._doubts:
+            self._doubts -= 1
+            return not is_sound
+        length = int.from_bytes(octets[position : position + 3])
+        return not is_sound and length > (self.largest or LARGEST_SEEN)
 
     def _lose_state(self) -> None:
         """Frames may have been missed: what they changed is no longer known."""
@@ -428,6 +432,7 @@ class FrameReader:
         self.tables.lose()
         self.peer.tables.lose_bound()
         self.peer.largest = None
+        self._watch()
 
 
 _ON_STREAM = {
@@ -452,8 +457,7 @@ def _learn(header: bytes) -> Shape:
     """Works out a frame header, and remembers it."""
     length, type_code, flags = int.from_bytes(header[:3]), header[3], header[4]
     stream_id = int.from_bytes(header[5:]) & 0x7FFFFFFF
-    complaint = _header_complaint(length, type_code, flags, stream_id)
-    if complaint is not None:
+    if _header_complaint(length, type_code, flags, stream_id) is not None:
         handling = STATEFUL
     elif type_code == FrameType.WINDOW_UPDATE:
         handling = WINDOW_UPDATE
@@ -465,7 +469,7 @@ def _learn(header: bytes) -> Shape:
         handling = PLAIN
     if len(_shapes) >= MAX_SHAPES:
         _shapes.clear()
-    shape = _shapes[header] = Shape(handling, type_code, flags, stream_id, length, complaint)
+    shape = _shapes[header] = Shape(handling, type_code, flags, stream_id, length)
     return shape
 
 

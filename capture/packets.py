@@ -29,15 +29,16 @@ COOKED, RAW_IPV4, RAW_IPV6, COOKED_V2 = 113, 228, 229, 276
 IPV4, IPV6, VLAN, VLAN_SERVICE, VLAN_OLD = 0x0800, 0x86DD, 0x8100, 0x88A8, 0x9100
 TCP, IP_IN_IP, IPV6_IN_IP, UDP, GRE = 6, 4, 41, 17, 47
 
-PLAIN_IPV4: dict[int, tuple[int, int, int, bytes]] = {
-    ETHERNET: (14, 12, 14, b"\x08\x00"),
-    BSD_LOOPBACK: (4, 0, 4, b"\x02\x00\x00\x00"),
-    RAW_IP: (0, 0, 0, b""),
-    RAW_IPV4: (0, 0, 0, b""),
-    COOKED: (16, 14, 16, b"\x08\x00"),
-    COOKED_V2: (20, 0, 2, b"\x08\x00"),
+PLAIN_IPV4: dict[int, tuple[int, int, int, bytes, int]] = {
+    ETHERNET: (14, 12, 14, b"\x08\x00", 54),
+    BSD_LOOPBACK: (4, 0, 4, b"\x02\x00\x00\x00", 44),
+    RAW_IP: (0, 0, 0, b"", 40),
+    RAW_IPV4: (0, 0, 0, b"", 40),
+    COOKED: (16, 14, 16, b"\x08\x00", 56),
+    COOKED_V2: (20, 0, 2, b"\x08\x00", 60),
 }
-"""By link type: where the IP header begins, and the slice (from, to) that must hold these octets for it to be IPv4."""
+"""By link type: where the IP header begins; the slice (from, to) that must hold these octets for it to be IPv4; and the
+octets that a packet with IP and TCP headers has at least."""
 
 _LOOPBACK_FAMILIES = {2: IPV4, 10: IPV6, 24: IPV6, 28: IPV6, 30: IPV6}  # AF_INET6 differs by system
 _KNOWN_OTHERS = {0x0806: "ARP", 0x8035: "RARP", 0x88CC: "LLDP", 0x888E: "EAPOL", 0x8809: "LACP", 0x9000: "loop test"}

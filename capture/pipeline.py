@@ -50,7 +50,7 @@ class Pipeline:
             conversation.finish()
         self._conversations.clear()
         self._options.undecided.clear()
-        events = self._release()
+        events = sorted(self._release(), key=attrgetter("packet"))
         return events + self._reassembler.decoder.finish()
 
     def _release(self) -> list[Event]:

@@ -21,6 +21,7 @@ Octets leave through `Flow.receive`, the function that whoever stands above put 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -131,35 +132,34 @@ class Reassembler:
     def feed(self, packets: list[Packet]) -> None:
         """The hot loop: one turn a packet, and most turns end at one of the two `continue`s."""
         flows, decode, segment = self._flows, self.decoder.decode, self._segment
-        unpack = _IP_AND_TCP.unpack_from
-        plain = PLAIN_IPV4.get
+        unpack, shapes = _IP_AND_TCP.unpack_from, PLAIN_IPV4
         for packet in packets:
             number, time_ns, link, data, _ = packet
-            shape = plain(link)
-            if shape is not None and len(data) >= shape[0] + 40:
-                ip, tag_from, tag_to, tag = shape
-                version, total, fragment, protocol, seq, _ack, offset, flags = unpack(data, ip)
+            ip, tag_from, tag_to, tag, least = shapes.get(link, _NOT_PLAIN)
+            if len(data) >= least:
+                version, total, fragment, protocol, seq, offset, flags = unpack(data, ip)
+                end = ip + total
                 # IPv4 without options or fragments, captured whole, TCP, and of a connection that is known.
                 if (
                     version == 0x45
                     and protocol == 6
-                    and not fragment & 0x3FFF
                     and data[tag_from:tag_to] == tag
+                    and not fragment & 0x3FFF
                     and total
-                    and ip + total <= len(data)
+                    and end <= len(data)
                 ):
                     flow = flows.get(data[ip + 12 : ip + 24])
-                    if flow is not None and not flags & (FIN | SYN | RST):
-                        start, end = ip + 20 + (offset >> 2 & 0x3C), ip + total
+                    if flow is not None and not flags & _FIN_SYN_RST:
+                        start = ip + 20 + (offset >> 2 & 0x3C)
                         if start == end:
                             if flow.peer.expected != _NEVER or flow.peer.next is None:
                                 continue  # an acknowledgement that nobody waits for
                         elif seq == flow.expected and start < end:
-                            payload = data[start:end]
-                            flow.next = flow.expected = (seq + end - start) & _MODULUS
-                            flow.delivered += end - start
+                            length = end - start
+                            flow.next = flow.expected = (seq + length) & _MODULUS
+                            flow.delivered += length
                             flow.last_packet = number
-                            flow.receive(number, time_ns, payload)
+                            flow.receive(number, time_ns, data[start:end])
                             continue
             decoded = decode(packet)
             if decoded is not None:
@@ -345,9 +345,11 @@ class Reassembler:
             self._listener.hole(flow, packet or flow.last_packet, time_ns, missing, snapped=False)
 
 
-_IP_AND_TCP = struct.Struct(">BxH2xHxB14xIIBB")
+_IP_AND_TCP = struct.Struct(">BxH2xHxB14xI4xBB")
 """Of an IPv4 header without options and the TCP header behind it: version and header length, total length, fragment,
-protocol; sequence number, acknowledgement number, data offset, flags."""
+protocol; sequence number, data offset, flags."""
+_FIN_SYN_RST = FIN | SYN | RST
+_NOT_PLAIN = (0, 0, 0, b"", sys.maxsize)
 
 
 def _distance(here: int, there: int) -> int:

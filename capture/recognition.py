@@ -299,8 +299,9 @@ class Side:
                 return self._wait(True)
         if not conversation.is_http2 and looks_like_tls(octets) and search.offset == self._began:
             return self._look_at_tls()
-        is_answer = self._began == 0 and (_is_settings(octets, 0) or octets.startswith(b"HTTP/1."))
-        if conversation.is_prefaced and (not self._late or is_answer):
+        is_switch = octets.startswith(b"HTTP/1.1 101") and search.offset == 0
+        is_start = not self._late or (self._began == 0 and _is_settings(octets, 0))
+        if is_switch or (conversation.is_prefaced and is_start):
             start = self._first_settings()
             return self._wait(True) if start is None else self.begin(start, certain=True)
         if conversation.is_expected or self._late:
@@ -313,7 +314,7 @@ class Side:
             start = search.find(*((KNOWN_ENOUGH, KNOWN_ENOUGH_AT_END) if known else (ENOUGH, ENOUGH_AT_END)))
             return self._wait(search.is_hopeful) if start is None else self.begin(start)
         # A beginning without a preface: a server that speaks first, or an answer that switches protocols.
-        return self._wait(is_beginning and (_is_settings(octets, 0) or octets.startswith(b"HTTP/1.1 101")))
+        return self._wait(is_beginning and _is_settings(octets, 0))
 
     def _wait(self, is_hopeful: bool) -> None:
         """Keeps what may be needed."""
