@@ -95,11 +95,12 @@ class FrameReader:
         *,
         whole: bool,
         sections: bool,
+        trace: bool,
         lost: Callable[[int, int, bytes], None],
     ) -> None:
         self.connection, self.direction, self.emit = connection, direction, emit
         self.sections = sections
-        self.tables = FieldDecoder(whole)
+        self.tables = FieldDecoder(whole, trace)
         self.peer: FrameReader = self
         self.offset = 0
         """Of the next frame header; for a partial frame, of its own header."""

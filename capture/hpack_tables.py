@@ -78,10 +78,12 @@ class _Broken(Exception):
 class FieldDecoder:
     """The dynamic table of one direction, and the blocks that it is built from.
 
-    `whole`: the connection's first octet was seen, so that the table is known to begin empty.
+    `whole`: the connection's first octet was seen, so that the table is known to begin empty. `trace`: sections come
+    with the steps that made them.
     """
 
-    def __init__(self, whole: bool = True) -> None:
+    def __init__(self, whole: bool = True, trace: bool = False) -> None:
+        self._trace = trace
         self.complete = whole
         """No entry from before the start can be in the table any more."""
         self.maximum: int | None = DEFAULT_TABLE_SIZE if whole else None
@@ -123,12 +125,13 @@ class FieldDecoder:
 
     # -- blocks ----------------------------------------------------------------------------------------------------
 
-    def decode(self, block: bytes, steps: list[Step] | None = None) -> FieldSection:
+    def decode(self, block: bytes) -> FieldSection:
         """A whole field block (fragments joined) to its section. Trouble goes to `complaints`; what could be read
         before it stays, and an unreadable rest is one field of unknown name and value."""
         section = self._blocks.get(block)
-        if section is not None and steps is None:
+        if section is not None:
             return section
+        steps: list[Step] | None = [] if self._trace else None
         fields: list[FieldLine] = []
         version = self._inserted
         resized = False
@@ -167,7 +170,7 @@ class FieldDecoder:
             self._complain(broken.args[0], **(broken.args[1] if len(broken.args) > 1 else {}))
             fields.append((NOTHING, NOTHING))
             self.lose()
-            return FieldSection(tuple(fields), block, False)
+            return FieldSection(tuple(fields), block, False, steps)
         if decoded > MAX_SECTION_OCTETS:
             self._complain(
                 N_("a field section of {octets} octets, of which {limit} are kept"),
@@ -175,7 +178,7 @@ class FieldDecoder:
                 limit=MAX_SECTION_OCTETS,
             )
             fields.append((NOTHING, NOTHING))
-        section = FieldSection(tuple(fields), block, self.complete)
+        section = FieldSection(tuple(fields), block, self.complete, steps)
         if self._inserted == version and not resized and not self.complaints:
             if len(self._blocks) >= MAX_CACHED:
                 self._blocks.clear()

@@ -24,13 +24,15 @@ class Pipeline:
     """The way from packets to events, with all state that a capture needs.
 
     `ports`: TCP ports that speak HTTP/2, preface or not. `sections`: whether field sections are decoded; without them
-    frames that nobody looks into come faster. `live`: see above.
+    frames that nobody looks into come faster. `trace`: sections come with their steps. `live`: see above.
     """
 
-    def __init__(self, *, ports: Collection[int] = (), sections: bool = True, live: bool = False) -> None:
+    def __init__(
+        self, *, ports: Collection[int] = (), sections: bool = True, trace: bool = False, live: bool = False
+    ) -> None:
         self._out: list[Event] = []
         self._backlog: list[Event] = []
-        self._options = Options(ports, sections, live, self._out.append)
+        self._options = Options(ports, sections, trace, live, self._out.append)
         self._reassembler = Reassembler(self)
         self._conversations: dict[int, Conversation] = {}
         self._last = (0, 0)

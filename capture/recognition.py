@@ -54,10 +54,12 @@ _RESPONSE_FIELDS = {":status", "grpc-status"}
 class Options:
     """What the connections of a pipeline share."""
 
-    __slots__ = ("budget", "emit", "live", "ports", "sections", "undecided")
+    __slots__ = ("budget", "emit", "live", "ports", "sections", "trace", "undecided")
 
-    def __init__(self, ports: Collection[int], sections: bool, live: bool, emit: Callable[[Event], None]) -> None:
-        self.ports, self.sections, self.live, self.emit = frozenset(ports), sections, live, emit
+    def __init__(
+        self, ports: Collection[int], sections: bool, trace: bool, live: bool, emit: Callable[[Event], None]
+    ) -> None:
+        self.ports, self.sections, self.trace, self.live, self.emit = frozenset(ports), sections, trace, live, emit
         self.budget = Budget()
         self.undecided: dict[int, Conversation] = {}
         """Connections that keep octets or events which may yet have to be emitted, by number."""
@@ -299,7 +301,7 @@ class Side:
                 return self._wait(True)
         if not conversation.is_http2 and looks_like_tls(octets) and search.offset == self._began:
             return self._look_at_tls()
-        is_switch = octets.startswith(b"HTTP/1.1 101") and search.offset == 0
+        is_switch = search.offset == 0 and octets.startswith(b"HTTP/1.1 101") and b"h2c" in octets
         is_start = not self._late or (self._began == 0 and _is_settings(octets, 0))
         if is_switch or (conversation.is_prefaced and is_start):
             start = self._first_settings()
@@ -381,6 +383,7 @@ class Side:
                 conversation.options.budget,
                 whole=certain,
                 sections=conversation.options.sections or conversation.emit == conversation._hold,
+                trace=conversation.options.trace,
                 lost=self._lost,
             )
             if self.peer.reader is not None:
