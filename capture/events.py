@@ -177,8 +177,8 @@ class FieldSection(NamedTuple):
     """The field block that it was decoded from, fragments joined, without padding and priority."""
     certain: bool
     """False while the dynamic table may hold entries from before the capture's start."""
-    steps: Any = None
-    """The block's instructions one by one (a list of `hpack_tables.Step`), where the pipeline was asked for them."""
+    trace: Any = None
+    """How it was decoded, step by step (`hpack_tables.Trace`), where the pipeline was asked for it."""
 
 
 class FrameEvent(NamedTuple):

@@ -3,8 +3,8 @@
 How it works. An encoder numbers its dynamic table from the newest entry backwards: 62 is what was inserted last, 63
 what was inserted before that (§2.3.3). So a reader that starts in the middle counts as well as any other: what was
 inserted since it came it knows exactly, and an index that reaches further back means an entry from before. That entry
-gets the label `?-1` if it was the newest when the reader came, `?-2` if it was the one before, and the label stays with it,
-because each insertion moves the index and the count by one. Nothing is ever guessed.
+gets the label `?-1` if it was the newest when the reader came, `?-2` if it was the one before, and the label stays with
+it: each insertion moves the index and the count by one. Nothing is ever guessed.
 
 Eviction (§4.4) matters to this count only at the far end: an encoder never refers to what it evicted. It is modelled to
 bound memory, to notice references that no table can hold, and to know when everything from before must have left: after
@@ -69,6 +69,18 @@ class Step(NamedTuple):
     evicted: tuple[FieldLine, ...]
     size: int | None = None
     """The new maximum, of a size update."""
+
+
+class Trace(NamedTuple):
+    """How a block was decoded, and the table that it left."""
+
+    steps: tuple[Step, ...]
+    table: tuple[FieldLine, ...]
+    """Inserted since the start and not evicted, newest (index 62) first."""
+    size: int
+    """Octets of these entries (RFC 7541 §4.1)."""
+    maximum: int | None
+    """The size in force; None while it cannot be known."""
 
 
 class _Broken(Exception):
@@ -170,7 +182,7 @@ class FieldDecoder:
             self._complain(broken.args[0], **(broken.args[1] if len(broken.args) > 1 else {}))
             fields.append((NOTHING, NOTHING))
             self.lose()
-            return FieldSection(tuple(fields), block, False, steps)
+            return FieldSection(tuple(fields), block, False, self._traced(steps))
         if decoded > MAX_SECTION_OCTETS:
             self._complain(
                 N_("a field section of {octets} octets, of which {limit} are kept"),
@@ -178,12 +190,18 @@ class FieldDecoder:
                 limit=MAX_SECTION_OCTETS,
             )
             fields.append((NOTHING, NOTHING))
-        section = FieldSection(tuple(fields), block, self.complete, steps)
-        if self._inserted == version and not resized and not self.complaints:
+        section = FieldSection(tuple(fields), block, self.complete, self._traced(steps))
+        if steps is None and self._inserted == version and not resized and not self.complaints:
             if len(self._blocks) >= MAX_CACHED:
                 self._blocks.clear()
             self._blocks[block] = section
         return section
+
+    def _traced(self, steps: list[Step] | None) -> Trace | None:
+        if steps is None:
+            return None
+        table = tuple(field for field, _ in reversed(self.entries))
+        return Trace(tuple(steps), table, self.size, self.maximum)
 
     def _entry(self, index: int) -> FieldLine:
         """What an index stands for (§2.3.3)."""

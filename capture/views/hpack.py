@@ -1,0 +1,129 @@
+"""A connection's field blocks, instruction by instruction, with both dynamic tables: how HPACK saves octets.
+
+`blocks` is plain data, one `Block` a field section; `render` is text for a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from capture.events import Event, FieldLine, FrameEvent, Unknown
+from capture.hpack_tables import Step, Trace
+from capture.views.quantities import number
+from capture.views.style import BLUISH_GREEN, SKY_BLUE, VERMILLION, Paint
+from kit.text import pad, shorten, visible
+from kit.words import N_, _, ngettext
+
+MAX_HEX = 12
+"""Octets of an instruction that are shown; a longer one ends in …"""
+FIRST_DYNAMIC = 62
+
+_KINDS = {
+    "indexed": N_("indexed"),
+    "literal with incremental indexing": N_("literal, inserted"),
+    "literal without indexing": N_("literal, not inserted"),
+    "literal never indexed": N_("literal, never indexed"),
+    "dynamic table size update": N_("size update"),
+}
+
+
+class Block(NamedTuple):
+    """A field block and what it did."""
+
+    number: int
+    """From 1, over both directions of the connection, as they completed."""
+    frame: FrameEvent
+    """The frame with END_HEADERS."""
+    trace: Trace
+    plain: int
+    """Octets of all names and values, as they would stand uncompressed."""
+
+    @property
+    def saved(self) -> int:
+        """Octets that HPACK saved; negative where it cost some."""
+        return self.plain - len(self.frame.section.block) if self.frame.section else 0
+
+
+def blocks(events: Iterable[Event], connection: int) -> Iterator[Block]:
+    """The field blocks of a connection, from a pipeline that was asked for traces."""
+    count = 0
+    for event in events:
+        if type(event) is FrameEvent and event.section is not None and event.connection.number == connection:
+            count += 1
+            plain = sum(_octets(name) + _octets(value) for name, value in event.section.fields)
+            yield Block(count, event, event.section.trace, plain)
+
+
+def render(block: Block, paint: Paint, columns: int) -> str:
+    """A screen about one block: its instructions, then the table that it left."""
+    frame, trace = block.frame, block.trace
+    assert frame.section is not None
+    octets = len(frame.section.block)
+    what = ngettext("{octets} octet for {fields} fields", "{octets} octets for {fields} fields", octets)
+    lines = [
+        paint.bold(_("Block {number}").format(number=block.number))
+        + f" · {frame.direction.arrow} · "
+        + _("stream {stream} · packet {packet}").format(stream=frame.stream_id, packet=frame.packet)
+        + " · "
+        + what.format(octets=number(octets), fields=len(frame.section.fields))
+        + " · "
+        + _("{plain} uncompressed, {saved} saved").format(plain=number(block.plain), saved=number(block.saved))
+    ]
+    for step in trace.steps:
+        lines.append(_step(step, paint, columns))
+        lines.extend(
+            paint.dim("  " + pad("", 24) + shorten(_("evicted  {field}").format(field=_field(field)), columns - 28))
+            for field in step.evicted
+        )
+    lines.append("")
+    lines.append("  " + _table_heading(block))
+    for i, field in enumerate(trace.table):
+        lines.append(paint.dim(f"  {FIRST_DYNAMIC + i:>5}  " + shorten(_field(field), columns - 10)))
+    if not frame.section.certain:
+        first = FIRST_DYNAMIC + len(trace.table)
+        text = _("from {index} on: entries from before the capture began, ?-1 the newest").format(index=first)
+        lines.append(paint.dim("         " + text))
+    return "\n".join(lines) + "\n"
+
+
+def _step(step: Step, paint: Paint, columns: int) -> str:
+    shown = step.octets[:MAX_HEX].hex(" ") + (" …" if len(step.octets) > MAX_HEX else "")
+    kind = _(_KINDS[step.kind])
+    if step.entry is not None:
+        kind += f" {step.entry}"
+    colour = {"indexed": BLUISH_GREEN, "literal with incremental indexing": VERMILLION}.get(step.kind, SKY_BLUE)
+    said = _field(step.field) if step.field is not None else _("maximum {size}").format(size=number(step.size or 0))
+    width = max(columns - 2 - 26 - 2 - 38, 16)
+    return f"  {paint.foreground(pad(kind, 26), colour)}  {shorten(said, width):<{width}}  {paint.dim(shown)}".rstrip()
+
+
+def _table_heading(block: Block) -> str:
+    trace = block.trace
+    entries = ngettext("{n} entry", "{n} entries", len(trace.table)).format(n=len(trace.table))
+    if trace.maximum is None:
+        text = _("Dynamic table {arrow} afterwards: {entries} known, {size} octets, its maximum not known")
+    else:
+        text = _("Dynamic table {arrow} afterwards: {entries}, {size} of {maximum} octets")
+    return text.format(
+        arrow=block.frame.direction.arrow,
+        entries=entries,
+        size=number(trace.size),
+        maximum=number(trace.maximum or 0),
+    )
+
+
+def _field(field: FieldLine) -> str:
+    return f"{_part(field[0])}: {_part(field[1])}"
+
+
+def _part(part: str | bytes | Unknown) -> str:
+    if isinstance(part, bytes):
+        return part.hex(" ")
+    return visible(str(part))
+
+
+def _octets(part: str | bytes | Unknown) -> int:
+    if isinstance(part, Unknown):
+        return 0
+    return len(part if isinstance(part, bytes) else part.encode())
