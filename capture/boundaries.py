@@ -155,22 +155,25 @@ class BoundarySearch:
             del self.octets[: needed - self.offset]
             self.offset = needed
 
+    def drop(self, keep: int) -> None:
+        """Gives up all chains, and lets go of all but the last `keep` octets."""
+        self._chains.clear()
+        self.trim(keep)
+
     def _follow(self) -> None:
         """Moves every chain as far as the octets reach; drops the impossible, and those that meet an earlier one."""
         alive: list[Chain] = []
         visited: set[int] = set()
         for chain in self._chains:
-            possible = chain.start not in visited
-            while possible and chain.next + FRAME_HEADER_LENGTH <= self.end:
+            while chain.next not in visited:
+                visited.add(chain.next)
                 at = chain.next - self.offset
+                if at + FRAME_HEADER_LENGTH > len(self.octets):
+                    alive.append(chain)
+                    break
                 found = evidence(self.octets, at)
                 if not found:
-                    possible = False
                     break
-                visited.add(chain.next)
                 chain.evidence += found
                 chain.next += FRAME_HEADER_LENGTH + int.from_bytes(self.octets[at : at + 3])
-            if possible:
-                visited.add(chain.next)
-                alive.append(chain)
         self._chains = alive

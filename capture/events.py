@@ -339,7 +339,7 @@ class Gap(NamedTuple):
     """Octets of one direction that the capture lacks and that will not be waited for any longer."""
 
     packet: int
-    """The packet whose arrival ended the wait."""
+    """The first packet behind the missing octets: what it and others carried follows."""
     time_ns: int
     connection: Connection
     direction: Direction
@@ -425,6 +425,20 @@ class Call(NamedTuple):
     received_octets: int
     end: str
     """`trailers`, `trailers_only`, `reset`, `goaway`, `cut` (the connection ended) or `open`."""
+    is_grpc: bool | None = None
+    """By its content type, or by its messages; None where nothing says."""
+    http_status: int | None = None
+    """`:status` of the response."""
+    timeout_ns: int | None = None
+    """The deadline that the client set, counted from the start (`grpc-timeout`)."""
+    half_closed_ns: int | None = None
+    """When the client said that it sends no more (END_STREAM)."""
+    error_code: int | None = None
+    """Of the RST_STREAM or GOAWAY that ended it."""
+    ended_by: Direction | None = None
+    """Direction of the frame or FIN that ended it: a client that cancels is CLIENT_TO_SERVER."""
+    details: Any = None
+    """`grpc-status-details-bin`: google.rpc.Status in protobuf's JSON form."""
 
 
 class WindowSample(NamedTuple):

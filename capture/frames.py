@@ -37,7 +37,7 @@ from capture.events import (
     Gap,
     Problem,
 )
-from capture.hpack_tables import FieldDecoder
+from capture.hpack_tables import DEFAULT_TABLE_SIZE, Budget, FieldDecoder
 from kit.words import N_
 
 DEFAULT_MAX_FRAME_SIZE = 1 << 14
@@ -50,8 +50,10 @@ MAX_SHAPES = 1 << 16
 MAX_BLOCK = 1 << 20
 """Octets of a field block over its CONTINUATION frames: without a limit they never end (CVE-2024-27316)."""
 MAX_PARTIAL_OVERALL = 64 << 20
-"""Octets of unfinished frames over all connections. A frame holds up to 16 MiB; beyond this its content is let go, and
-only its header stays."""
+"""Octets of unfinished frames and field blocks over all connections. A frame holds up to 16 MiB; beyond this its
+content is let go, and only its header stays."""
+PART_OVERHEAD = 64
+"""Octets that Python spends on a piece of a frame besides its content: a frame may come in pieces of one octet."""
 
 PLAIN, WINDOW_UPDATE, WHOLE_BLOCK, STATEFUL = range(4)
 """How a frame is handled: its header says it all; unless its increment is 0; a field block in one piece; with care."""
@@ -68,15 +70,6 @@ class Shape(NamedTuple):
 
 
 _shapes: dict[bytes, Shape] = {}
-
-
-class Budget:
-    """Octets of unfinished frames, over all connections of a pipeline."""
-
-    __slots__ = ("octets",)
-
-    def __init__(self) -> None:
-        self.octets = 0
 
 
 class FrameReader:
@@ -100,8 +93,8 @@ class FrameReader:
     ) -> None:
         self.connection, self.direction, self.emit = connection, direction, emit
         self.sections = sections
-        self.tables = FieldDecoder(whole, trace)
-        self.peer: FrameReader = self
+        self.tables = FieldDecoder(whole, trace, budget)
+        self.peer: FrameReader | None = None
         self.offset = 0
         """Of the next frame header; for a partial frame, of its own header."""
         self._budget, self._lost = budget, lost
@@ -113,12 +106,18 @@ class FrameReader:
         """Octets at which there is something to do."""
         self._holed = False
         """Whether some of them are missing."""
-        self._block: list[bytes] = []
+        self._spent = 0
+        """What `_parts` takes of the budget."""
+        self._block = bytearray()
         self._block_stream: int | None = None
         """The stream whose field block goes on in CONTINUATION."""
         self._block_lost = False
         self.largest: int | None = DEFAULT_MAX_FRAME_SIZE if whole else None
         """SETTINGS_MAX_FRAME_SIZE of the other side; None while it cannot be known."""
+        self._takes_frame: int | None = DEFAULT_MAX_FRAME_SIZE if whole else None
+        """The same of this side: what bounds the other."""
+        self._takes_table: int | None = DEFAULT_TABLE_SIZE if whole else None
+        """The largest SETTINGS_HEADER_TABLE_SIZE of this side."""
         self._doubts = 0
         """Frames that still have to confirm the boundary that the reader was started at."""
         self._first = whole
@@ -210,22 +209,36 @@ class FrameReader:
         self.offset, self._doubts = offset, doubts
         self._watch()
 
-    def unfinished(self) -> int:
-        """Octets of the frame under way; 0 at a boundary."""
-        return self._have
+    def meet(self, peer: FrameReader) -> None:
+        """The reader of the other direction. What either announced before the other was there bounds it from now on."""
+        self.peer, peer.peer = peer, self
+        self._announce()
+        peer._announce()
+
+    def end(self, packet: int, time_ns: int, what: str) -> None:
+        """No more octets come. A frame under way is told, as `what` says, and what its header broke."""
+        if self._have:
+            where = (packet, time_ns, self.connection, self.direction, self.offset, "http2")
+            self.emit(Problem(*where, what, {"octets": self._have}, self._have))
+            header = b"".join(self._parts)[:FRAME_HEADER_LENGTH]
+            if len(header) == FRAME_HEADER_LENGTH:
+                for template, code, values in self._header_complaints(header):
+                    self.emit(Problem(*where, template, values, self._have, code))
+        self.close()
 
     def close(self) -> None:
-        """No more octets come: lets go of what is held."""
+        """Lets go of what is held."""
         self._drop_partial()
-        self._block.clear()
+        self._drop_block()
+        self.tables.lose()
 
     def _keep(self, rest: bytes) -> None:
         self._parts = [rest]
         self._have = len(rest)
-        self._budget.octets += len(rest)
         self._need = FRAME_HEADER_LENGTH
         if len(rest) >= FRAME_HEADER_LENGTH:
             self._need += int.from_bytes(rest[:3])
+        self._spend(len(rest) + PART_OVERHEAD)
 
     def _resume(self, octets: bytes) -> bytes:
         """Joins new octets to the partial frame; empty while there is nothing to do yet."""
@@ -233,25 +246,30 @@ class FrameReader:
         if self._holed:
             return octets if self._have >= self._need else b""
         self._parts.append(octets)
-        self._budget.octets += len(octets)
+        self._spend(len(octets) + PART_OVERHEAD)
         if self._have < self._need:
-            if self._budget.octets > MAX_PARTIAL_OVERALL and self._need > FRAME_HEADER_LENGTH:
-                self._holed = True
-                self._drop_content()
             return b""
         joined = b"".join(self._parts)
         self._drop_partial()
         return joined
 
+    def _spend(self, octets: int) -> None:
+        """Accounts for octets of the partial frame, whose content is let go where all connections hold too many."""
+        self._spent += octets
+        self._budget.partial += octets
+        if self._budget.partial > MAX_PARTIAL_OVERALL and FRAME_HEADER_LENGTH < self._need > self._have:
+            self._holed = True
+            self._drop_content()
+
     def _drop_partial(self) -> None:
-        self._budget.octets -= sum(map(len, self._parts))
-        self._parts, self._have, self._need, self._holed = [], 0, FRAME_HEADER_LENGTH, False
+        self._budget.partial -= self._spent
+        self._parts, self._have, self._need, self._holed, self._spent = [], 0, FRAME_HEADER_LENGTH, False, 0
 
     def _drop_content(self) -> None:
         """Keeps the header of a partial frame only."""
-        header = b"".join(self._parts)[:FRAME_HEADER_LENGTH]
-        self._budget.octets -= sum(map(len, self._parts)) - len(header)
-        self._parts = [header]
+        self._parts = [b"".join(self._parts)[:FRAME_HEADER_LENGTH]]
+        self._budget.partial -= self._spent
+        self._spent = 0
 
     def _finish_holed(self, packet: int, time_ns: int, octets: bytes) -> bytes:
         """Ends a frame of which octets are missing; what lies behind it."""
@@ -277,7 +295,6 @@ class FrameReader:
         """A frame with state or trouble. `payload` is None where octets are missing; `section` is given where the
         field block was decoded already."""
         _, type_code, flags, stream_id, length = _shapes.get(header) or _learn(header)
-        complaint = _header_complaint(length, type_code, flags, stream_id)
         frame = FrameEvent(
             packet,
             time_ns,
@@ -300,31 +317,32 @@ class FrameReader:
             where = (packet, time_ns, self.connection, self.direction, offset, layer)
             problems.append(Problem(*where, template, values, length + 9, code))
 
-        if complaint is not None:
-            name = TYPE_NAMES.get(type_code) or f"0x{type_code:02x}"
-            sentence, clause, code = complaint
-            complain(sentence, code, type=name, length=length, stream=stream_id, clause=clause)
+        for template, code, values in self._header_complaints(header):
+            complain(template, code, **values)
+        is_sound = not problems
         if self._first:
             self._first = False
             if type_code != FrameType.SETTINGS or flags & ACK:
                 complain(N_("the first frame must be SETTINGS, and no acknowledgement (RFC 9113 §3.4)"))
-        if self.largest is not None and length > self.largest:
-            complain(
-                N_("a frame of {length} octets, where at most {largest} were allowed (RFC 9113 §4.2)"),
-                ErrorCode.FRAME_SIZE_ERROR,
-                length=length,
-                largest=self.largest,
-            )
         expected = self._block_stream
         if expected is not None and (type_code != FrameType.CONTINUATION or stream_id != expected):
             complain(
                 N_("the field block of stream {stream} is interrupted (RFC 9113 §6.10)"),
                 stream=expected,
             )
-            self._abandon_block()
+            self._drop_block()
+            self.tables.lose()
         content = frame.content if payload is not None else None
         if payload is not None and content is None:
-            complain(N_("padding that leaves no room in a {type} frame (RFC 9113 §6.1)"), type=frame.type)
+            if flags & PADDED and payload:
+                complain(N_("padding that leaves no room in a {type} frame (RFC 9113 §6.1)"), type=frame.type)
+            else:
+                complain(
+                    N_("{type} with a payload of {length} octets: too short for its fields (RFC 9113 §4.2)"),
+                    ErrorCode.FRAME_SIZE_ERROR,
+                    type=frame.type,
+                    length=length,
+                )
         if type_code in (FrameType.HEADERS, FrameType.PUSH_PROMISE, FrameType.CONTINUATION):
             if section is None:
                 frame = frame._replace(section=self._fragment(frame, content, expected, complain))
@@ -333,7 +351,7 @@ class FrameReader:
             self.tables.complaints.clear()
             if type_code == FrameType.PUSH_PROMISE:
                 self._check_promise(frame, complain)
-        elif type_code == FrameType.SETTINGS and complaint is None:
+        elif type_code == FrameType.SETTINGS and is_sound:
             self._settings(frame, complain)
         elif type_code == FrameType.WINDOW_UPDATE and frame.increment == 0:
             complain(N_("a window increment of 0 (RFC 9113 §6.9)"))
@@ -353,31 +371,36 @@ class FrameReader:
                     complain(N_("CONTINUATION without a field block to continue (RFC 9113 §6.10)"))
                 self._block_lost = True
         else:
-            self._block, self._block_lost = [], False
+            self._drop_block()
         if content is None:
             self._block_lost = True
-        else:
-            self._block.append(content)
-            if sum(map(len, self._block)) > MAX_BLOCK:
+        elif not self._block_lost:
+            self._block += content
+            self._budget.partial += len(content)
+            if len(self._block) > MAX_BLOCK or self._budget.partial > MAX_PARTIAL_OVERALL:
                 complain(
-                    N_("a field block of more than {limit} octets is not kept"),
+                    N_("a field block of {octets} octets and more is not kept"),
                     ErrorCode.ENHANCE_YOUR_CALM,
-                    limit=MAX_BLOCK,
+                    octets=len(self._block),
                 )
-                self._block, self._block_lost = [], True
+                self._block_lost = True
+        if self._block_lost:
+            self._budget.partial -= len(self._block)
+            self._block.clear()
         if not frame.flags & END_HEADERS:
             self._block_stream = frame.stream_id
             return None
-        block, self._block, self._block_stream = b"".join(self._block), [], None
-        if self._block_lost:
-            self._block_lost = False
+        block, is_lost = bytes(self._block), self._block_lost
+        self._drop_block()
+        if is_lost:
             self.tables.lose()
             return None
         return self.tables.decode(block) if self.sections else None
 
-    def _abandon_block(self) -> None:
-        self._block, self._block_stream, self._block_lost = [], None, False
-        self.tables.lose()
+    def _drop_block(self) -> None:
+        self._budget.partial -= len(self._block)
+        self._block.clear()
+        self._block_stream, self._block_lost = None, False
 
     def _check_promise(self, frame: FrameEvent, complain: Callable[..., None]) -> None:
         """RFC 9113 §6.6, §8.4."""
@@ -390,27 +413,37 @@ class FrameReader:
     def _settings(self, frame: FrameEvent, complain: Callable[..., None]) -> None:
         """What one side announces bounds the other (RFC 9113 §6.5.2)."""
         if frame.payload is None:
-            self.peer.tables.lose_bound()
-            self.peer.largest = None
+            self._takes_frame = self._takes_table = None
         for name, value in frame.settings or ():
-            code = ErrorCode.PROTOCOL_ERROR
-            if name == "SETTINGS_HEADER_TABLE_SIZE":
-                self.peer.tables.allow(value)
-                continue
-            if name == "SETTINGS_MAX_FRAME_SIZE":
-                if self.peer.largest is not None:
-                    self.peer.largest = max(self.peer.largest, min(value, (1 << 24) - 1))
-                possible = DEFAULT_MAX_FRAME_SIZE <= value < 1 << 24
-            elif name == "SETTINGS_ENABLE_PUSH":
-                possible = value <= (self.direction == Direction.CLIENT_TO_SERVER)
-            elif name == "SETTINGS_INITIAL_WINDOW_SIZE":
-                possible, code = value < 1 << 31, ErrorCode.FLOW_CONTROL_ERROR
-            elif name == "SETTINGS_ENABLE_CONNECT_PROTOCOL":
-                possible = value <= 1
-            else:
-                continue
-            if not possible:
-                complain(N_("{setting} may not be {value} (RFC 9113 §6.5.2)"), code, setting=name, value=value)
+            lowest, highest, clause, code = _POSSIBLE.get(name, _ANYTHING)
+            if name == "SETTINGS_ENABLE_PUSH" and self.direction == Direction.SERVER_TO_CLIENT:
+                highest = 0
+            if not lowest <= value <= highest:
+                complain(N_("{setting} may not be {value} ({clause})"), code, setting=name, value=value, clause=clause)
+            if name == "SETTINGS_HEADER_TABLE_SIZE" and self._takes_table is not None:
+                self._takes_table = max(value, self._takes_table)
+            elif name == "SETTINGS_MAX_FRAME_SIZE" and self._takes_frame is not None:
+                self._takes_frame = max(min(value, MAX_FRAME_SIZE), self._takes_frame)
+        self._announce()
+
+    def _announce(self) -> None:
+        """Bounds the other direction by what this side has said it takes."""
+        if self.peer is not None:
+            self.peer.largest, self.peer.tables.bound = self._takes_frame, self._takes_table
+
+    def _header_complaints(self, header: bytes) -> list[tuple[str, ErrorCode, dict[str, Any]]]:
+        """The rules that a frame header breaks: sentence, what an endpoint would answer, what fills the sentence."""
+        _, type_code, flags, stream_id, length = _shapes.get(header) or _learn(header)
+        complaints: list[tuple[str, ErrorCode, dict[str, Any]]] = []
+        broken = _header_complaint(length, type_code, flags, stream_id)
+        if broken is not None:
+            template, clause, code = broken
+            name = TYPE_NAMES.get(type_code) or f"0x{type_code:02x}"
+            complaints.append((template, code, {"type": name, "length": length, "stream": stream_id, "clause": clause}))
+        if self.largest is not None and length > self.largest:
+            template = N_("a frame of {length} octets, where at most {largest} were allowed (RFC 9113 §4.2)")
+            complaints.append((template, ErrorCode.FRAME_SIZE_ERROR, {"length": length, "largest": self.largest}))
+        return complaints
 
     def _watch(self) -> None:
         """Whether the frames to come need more than a look at their header."""
@@ -420,19 +453,20 @@ class FrameReader:
         """Whether a header disproves that this is a boundary: while the boundary is only inferred, by breaking any
         rule; later by being longer than allowed and of a type, or with flags, that nobody has defined."""
         is_sound = bool(evidence(octets, position))
-        if self._doubts:
-            self._doubts -= 1
-            return not is_sound
         length = int.from_bytes(octets[position : position + 3])
+        if self._doubts:
+            # A frame that is not all there yet will be looked at again.
+            self._doubts -= position + FRAME_HEADER_LENGTH + length <= len(octets)
+            return not is_sound
         return not is_sound and length > (self.largest or LARGEST_SEEN)
 
     def _lose_state(self) -> None:
         """Frames may have been missed: what they changed is no longer known."""
-        self._block, self._block_stream, self._block_lost = [], None, False
+        self._drop_block()
         self._first = False
         self.tables.lose()
-        self.peer.tables.lose_bound()
-        self.peer.largest = None
+        self._takes_frame = self._takes_table = None
+        self._announce()
         self._watch()
 
 
@@ -451,6 +485,16 @@ _LENGTHS = {
     FrameType.PING: (8, "§6.7"),
     FrameType.WINDOW_UPDATE: (4, "§6.9"),
 }
+MAX_FRAME_SIZE = (1 << 24) - 1
+_POSSIBLE: dict[str | int, tuple[int, int, str, ErrorCode]] = {
+    "SETTINGS_ENABLE_PUSH": (0, 1, "RFC 9113 §6.5.2", ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS_INITIAL_WINDOW_SIZE": (0, (1 << 31) - 1, "RFC 9113 §6.5.2", ErrorCode.FLOW_CONTROL_ERROR),
+    "SETTINGS_MAX_FRAME_SIZE": (DEFAULT_MAX_FRAME_SIZE, MAX_FRAME_SIZE, "RFC 9113 §6.5.2", ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS_ENABLE_CONNECT_PROTOCOL": (0, 1, "RFC 8441 §3", ErrorCode.PROTOCOL_ERROR),
+    "SETTINGS_NO_RFC7540_PRIORITIES": (0, 1, "RFC 9218 §2.1", ErrorCode.PROTOCOL_ERROR),
+}
+_ANYTHING = (0, 0xFFFFFFFF, "", ErrorCode.PROTOCOL_ERROR)
+"""Smallest and largest value of a setting, where that is said, and what is wrong with another."""
 _STATEFUL = {FrameType.HEADERS, FrameType.SETTINGS, FrameType.PUSH_PROMISE, FrameType.CONTINUATION}
 
 
@@ -462,9 +506,11 @@ def _learn(header: bytes) -> Shape:
         handling = STATEFUL
     elif type_code == FrameType.WINDOW_UPDATE:
         handling = WINDOW_UPDATE
+    elif length > DEFAULT_MAX_FRAME_SIZE:
+        handling = STATEFUL
     elif type_code == FrameType.HEADERS and flags & ~END_STREAM == END_HEADERS:
         handling = WHOLE_BLOCK
-    elif type_code in _STATEFUL or length > DEFAULT_MAX_FRAME_SIZE or (type_code == FrameType.DATA and flags & PADDED):
+    elif type_code in _STATEFUL or (type_code == FrameType.DATA and flags & PADDED):
         handling = STATEFUL
     else:
         handling = PLAIN

@@ -38,8 +38,16 @@ MAX_SECTION_OCTETS = 1 << 20
 """Of a decoded field section: a block can name a large entry thousands of times. Servers allow 8 KiB to 64 KiB."""
 MAX_INTEGER = 1 << 32
 """Beyond it an integer is no length, index or size that means anything (RFC 7541 §5.1 asks for a limit)."""
+MAX_TABLES_OCTETS = 32 << 20
+"""Of the tables of all connections together; Python takes some four times as much. 20,000 connections with two times a
+dozen entries have 30 MiB."""
+MAX_COMPLAINTS = 8
+"""Told of one field block: a block can be wrong at every octet."""
 MAX_CACHED = 4096
-"""Strings, and whole blocks, remembered at a time; then the cache starts over."""
+"""Strings remembered at a time; then the cache starts over."""
+MAX_BLOCKS = 32
+MAX_INDEXED = 64
+"""The same of a connection's blocks of so many indexed fields at most."""
 MAX_CACHED_OCTETS = 512
 """Longer strings are not remembered: 4,096 of these are 2 MiB."""
 
@@ -87,6 +95,15 @@ class _Broken(Exception):
     """The rest of the block cannot be read."""
 
 
+class Budget:
+    """Octets that all connections of a pipeline hold together: of unfinished frames and blocks, and of tables."""
+
+    __slots__ = ("partial", "tables")
+
+    def __init__(self) -> None:
+        self.partial = self.tables = 0
+
+
 class FieldDecoder:
     """The dynamic table of one direction, and the blocks that it is built from.
 
@@ -94,14 +111,16 @@ class FieldDecoder:
     with the steps that made them.
     """
 
-    def __init__(self, whole: bool = True, trace: bool = False) -> None:
+    def __init__(self, whole: bool = True, trace: bool = False, budget: Budget | None = None) -> None:
         self._trace = trace
+        self._budget = budget or Budget()
         self.complete = whole
         """No entry from before the start can be in the table any more."""
         self.maximum: int | None = DEFAULT_TABLE_SIZE if whole else None
         """The size in force; None while it cannot be known."""
         self.bound: int | None = DEFAULT_TABLE_SIZE if whole else None
-        """The largest maximum that the other side has allowed; None while it cannot be known."""
+        """The largest maximum that the other side has allowed; None while it cannot be known. Whoever reads its
+        SETTINGS sets it."""
         self.size = 0
         """Octets of the entries below, as RFC 7541 §4.1 counts (at least: an unknown name counts as empty)."""
         self.entries: deque[tuple[FieldLine, int]] = deque()
@@ -111,27 +130,17 @@ class FieldDecoder:
         self._inserted = 0
         """Entries since the start."""
         self._inserted_octets = 0
-        self._forgotten = 0
-        """Entries since the start that `entries` has let go."""
         self._blocks: dict[bytes, FieldSection] = {}
         """Blocks of indexed fields only, as long as the table stands still: most requests of a busy connection."""
 
-    # -- what others tell ------------------------------------------------------------------------------------------
-
-    def allow(self, table_size: int) -> None:
-        """The other side announced SETTINGS_HEADER_TABLE_SIZE."""
-        if self.bound is not None:
-            self.bound = max(table_size, self.bound)
-
-    def lose_bound(self) -> None:
-        """What the other side announced may have been missed."""
-        self.bound = None
+    # -- epochs ----------------------------------------------------------------------------------------------------
 
     def lose(self) -> None:
         """A field block, or part of one, was missed: a new start."""
+        self._budget.tables -= self.size
         self.entries.clear()
         self._blocks.clear()
-        self.size = self._inserted = self._inserted_octets = self._forgotten = 0
+        self.size = self._inserted = self._inserted_octets = 0
         self.complete = False
         self.maximum = None
 
@@ -145,8 +154,7 @@ class FieldDecoder:
             return section
         steps: list[Step] | None = [] if self._trace else None
         fields: list[FieldLine] = []
-        version = self._inserted
-        resized = False
+        is_indexed = True
         position, end, decoded = 0, len(block), 0
         try:
             while position < end:
@@ -160,17 +168,17 @@ class FieldDecoder:
                     index, position = _integer(block, position, 0x7F)
                     field = self._entry(index)
                 elif octet & 0x40:  # literal with incremental indexing (§6.2.1)
-                    kind = "literal with incremental indexing"
+                    kind, is_indexed = "literal with incremental indexing", False
                     index, field, lengths, position = self._literal(block, position, 0x3F)
                     evicted = self._insert(field, lengths)
                 elif octet & 0x20:  # dynamic table size update (§6.3)
-                    kind, field = "dynamic table size update", None
+                    kind, is_indexed, field = "dynamic table size update", False, None
                     size, position = _integer(block, position, 0x1F)
                     if fields:
                         self._complain(N_("a dynamic table size update behind a field (RFC 7541 §4.2)"))
-                    evicted, resized = self._resize(size), True
+                    evicted = self._resize(size)
                 else:  # literal without indexing (§6.2.2), never indexed (§6.2.3)
-                    kind = "literal never indexed" if octet & 0x10 else "literal without indexing"
+                    kind, is_indexed = "literal never indexed" if octet & 0x10 else "literal without indexing", False
                     index, field, _, position = self._literal(block, position, 0x0F)
                 if field is not None:
                     decoded += len(field[0]) + len(field[1]) + ENTRY_OVERHEAD
@@ -191,8 +199,11 @@ class FieldDecoder:
             )
             fields.append((NOTHING, NOTHING))
         section = FieldSection(tuple(fields), block, self.complete, self._traced(steps))
-        if steps is None and self._inserted == version and not resized and not self.complaints:
-            if len(self._blocks) >= MAX_CACHED:
+        if self._budget.tables > MAX_TABLES_OCTETS:
+            self._complain(N_("all dynamic tables together have more than {limit} octets"), limit=MAX_TABLES_OCTETS)
+            self.lose()
+        if steps is None and is_indexed and len(fields) <= MAX_INDEXED and not self.complaints:
+            if len(self._blocks) >= MAX_BLOCKS:
                 self._blocks.clear()
             self._blocks[block] = section
         return section
@@ -267,6 +278,7 @@ class FieldDecoder:
         self._inserted_octets += size
         self.entries.append((field, size))
         self.size += size
+        self._budget.tables += size
         evicted = self._evict()
         limit = self.maximum if self.maximum is not None else self.bound
         if limit is not None and self._inserted_octets >= limit:
@@ -296,11 +308,13 @@ class FieldDecoder:
         while self.size > limit:
             field, size = self.entries.popleft()
             self.size -= size
+            self._budget.tables -= size
             evicted.append(field)
         return tuple(evicted)
 
     def _complain(self, template: str, **values: Any) -> None:
-        self.complaints.append(Complaint(template, values))
+        if len(self.complaints) < MAX_COMPLAINTS:
+            self.complaints.append(Complaint(template, values))
 
 
 def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:

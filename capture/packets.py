@@ -49,7 +49,7 @@ _VXLAN_PORTS = {4789, 8472}
 MAX_NESTING = 8
 """Tunnels within tunnels, VLAN tags, extension headers: real ones stay below 4."""
 MAX_FRAGMENTED = 64
-"""IP datagrams waiting for fragments; the oldest is given up. Each is at most 64 KiB, so 4 MiB in all."""
+"""IP datagrams waiting for fragments; the oldest is given up. Each takes at most 128 KiB, so 8 MiB in all."""
 
 
 class Segment(NamedTuple):
@@ -218,16 +218,15 @@ class PacketDecoder:
             elif protocol == 51:
                 protocol, at = data[at], at + (data[at + 1] + 2) * 4
             elif protocol == 44:
-                following, fragment, ident = struct.unpack_from(">BxHI", data, at)
+                protocol, fragment, ident = struct.unpack_from(">BxHI", data, at)
                 at += 8
                 if not fragment & 0xFFF9:  # an "atomic" fragment is whole (RFC 6946)
-                    protocol = following
                     continue
-                key = b"6" + addresses + bytes((following,)) + ident.to_bytes(4)
+                key = b"6" + addresses + ident.to_bytes(4)
                 whole = self._fragment(packet, key, fragment & 0xFFF8, bool(fragment & 1), data[at:end], end - at)
                 if whole is None:
                     return None
-                return self._transport(packet, following, addresses, whole, len(whole), depth)
+                data, at, end = whole, 0, len(whole)
             else:
                 break
         return self._transport(packet, protocol, addresses, data[at:end], end - at, depth)
@@ -286,27 +285,35 @@ class PacketDecoder:
 class _Datagram:
     """Fragments of one IP datagram (RFC 791 §3.2, RFC 8200 §4.5)."""
 
-    __slots__ = ("end", "first", "parts")
+    __slots__ = ("end", "first", "octets", "there")
 
     def __init__(self, first: Packet) -> None:
         self.first = first
-        self.parts: dict[int, bytes] = {}
+        self.octets = bytearray()
+        self.there = bytearray()
+        """1 for each octet that has come."""
         self.end: int | None = None
 
     def add(self, start: int, more: bool, body: bytes) -> bytes | None:
-        if start + len(body) > 0xFFFF:
+        stop = start + len(body)
+        if stop > 0xFFFF:
             return None
-        if not more:
-            self.end = start + len(body)
-        self.parts.setdefault(start, body)
-        if self.end is None:
+        if not more and self.end is None:
+            self.end = stop
+        octets, there = self.octets, self.there
+        if len(octets) < stop:
+            octets.extend(bytes(stop - len(octets)))
+            there.extend(bytes(stop - len(there)))
+        if there.find(1, start, stop) < 0:
+            octets[start:stop] = body
+        else:
+            for at, octet in enumerate(body, start):
+                if not there[at]:
+                    octets[at] = octet
+        there[start:stop] = b"\1" * len(body)
+        if self.end is None or self.end > len(there) or there.find(0, 0, self.end) >= 0:
             return None
-        whole = bytearray()
-        for at in sorted(self.parts):
-            if at > len(whole):
-                return None
-            whole += self.parts[at][len(whole) - at :]
-        return bytes(whole[: self.end]) if len(whole) >= self.end else None
+        return bytes(octets[: self.end])
 
 
 def _load_dissector() -> Callable[[Packet], tuple[int, bytes, int] | None]:

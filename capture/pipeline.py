@@ -1,23 +1,30 @@
 """Packets in, events out: the stages joined. Knows no source.
 
-Events leave in the order in which things became complete, over all connections. A connection of which it is not yet
-known what it is holds the others back, by `MAX_REORDER` packets at most; a live source does without (`live=True`) and
-gets what is known as soon as it is known.
+Events leave in the order in which things became complete, over all connections: by packet. A connection of which it is
+not yet known what it is, and octets that wait behind a hole, will become events of packets that have passed: they hold
+the others back, by `MAX_REORDER` packets at most. A live source does without (`live=True`) and gets what is known as
+soon as it is known.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Collection
 from operator import attrgetter
 
-from capture.events import Event, Packet, Problem
+from capture.events import Event, FrameEvent, Packet, Problem
 from capture.packets import Segment
 from capture.reassembly import Flow, Reassembler
-from capture.recognition import Conversation, Options
+from capture.recognition import EVENT_OVERHEAD, Conversation, Options
 from kit.words import N_
 
-MAX_REORDER = 1000
-"""Packets by which an undecided connection may hold others back."""
+MAX_REORDER = 10_000
+"""Packets by which something undecided may hold others back."""
+MAX_KEPT = 64 << 20
+"""Octets, Python's overhead included, of events held back and of what undecided connections keep."""
+MAX_RESETS = 100
+"""Connections that are still read behind their RST."""
 
 
 class Pipeline:
@@ -32,6 +39,10 @@ class Pipeline:
     ) -> None:
         self._out: list[Event] = []
         self._backlog: list[Event] = []
+        self._backlog_octets = 0
+        self._is_disordered = False
+        """Whether events of earlier packets may have come behind later ones."""
+        self._resets: deque[Conversation] = deque()
         self._options = Options(ports, sections, trace, live, self._out.append)
         self._reassembler = Reassembler(self)
         self._conversations: dict[int, Conversation] = {}
@@ -49,36 +60,53 @@ class Pipeline:
         """The capture is over: what was waited for is given up, what was counted is told."""
         self._reassembler.finish()
         for conversation in list(self._conversations.values()):
-            conversation.finish()
+            conversation.finish(*self._last)
         self._conversations.clear()
+        self._resets.clear()
         self._options.undecided.clear()
-        events = sorted(self._release(), key=attrgetter("packet"))
-        return events + self._reassembler.decoder.finish()
+        self._is_disordered = True
+        return self._release() + self._reassembler.decoder.finish()
 
     def _release(self) -> list[Event]:
-        out = self._out
-        undecided = self._options.undecided
-        if not undecided and not self._backlog:
+        """The events that nothing holds back."""
+        out, undecided = self._out, self._options.undecided
+        waiting = self._reassembler.oldest_waiting()
+        if self._options.kept + self._backlog_octets > MAX_KEPT:
+            self._make_room()
+            waiting = None
+        if not undecided and waiting is None and not self._backlog and not self._is_disordered:
             events = out[:]
             out.clear()
             return events
-        horizon: int | None = None
+        back = [] if waiting is None else [waiting]
         for conversation in list(undecided.values()):
             oldest = conversation.oldest()
             if oldest is None:
                 del undecided[conversation.number]
-            elif oldest >= self._last[0] - MAX_REORDER and not self._options.live:
-                horizon = oldest if horizon is None else min(horizon, oldest)
-        backlog = self._backlog
-        backlog += out
+            else:
+                back.append(oldest)
+        self._backlog_octets += sum(map(_octets, out))
+        backlog = self._backlog + out
         out.clear()
-        backlog.sort(key=attrgetter("packet"))
-        if horizon is None:
-            self._backlog = []
+        backlog.sort(key=_packet)
+        self._is_disordered = False
+        within = [packet for packet in back if packet >= self._last[0] - MAX_REORDER]
+        if self._options.live or not within:
+            self._backlog, self._backlog_octets = [], 0
             return backlog
-        ready = [event for event in backlog if event.packet < horizon]
-        self._backlog = backlog[len(ready) :]
-        return ready
+        ready = bisect_left(backlog, min(within), key=_packet)
+        self._backlog = backlog[ready:]
+        self._backlog_octets -= sum(map(_octets, backlog[:ready]))
+        return backlog[:ready]
+
+    def _make_room(self) -> None:
+        """Too much is kept: what may be nothing goes first, then the older half of the undecided gets decided."""
+        for conversation in self._conversations.values():
+            conversation.shrink()
+        if self._options.kept + self._backlog_octets > MAX_KEPT // 2:
+            oldest = sorted(self._options.undecided.values(), key=lambda one: one.oldest() or 0)
+            for conversation in oldest[: len(oldest) // 2 + 1]:
+                conversation.decide()
 
     # -- what the reassembler tells --------------------------------------------------------------------------------
 
@@ -98,9 +126,24 @@ class Pipeline:
         where = (packet, time_ns, conversation.record, conversation.direction_of(side), flow.delivered - octets)
         conversation.emit(Problem(*where, "tcp", reason, {"octets": octets}, octets))
         side.hole(packet, time_ns, octets)
+        self._is_disordered = self._is_disordered or not snapped
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
         conversation: Conversation = flow.tcp.user
+        was_reset = conversation.was_reset
         conversation.closed(flow, packet, time_ns, how)
+        if conversation.was_reset and not was_reset:
+            self._resets.append(conversation)
+            if len(self._resets) > MAX_RESETS:
+                conversation = self._resets.popleft()
+                conversation.finish(packet, time_ns)
         if conversation.is_over:
             self._conversations.pop(conversation.number, None)
+
+
+_packet = attrgetter("packet")
+
+
+def _octets(event: Event) -> int:
+    """What an event takes, roughly."""
+    return EVENT_OVERHEAD + (event.length if type(event) is FrameEvent else 0)

@@ -6,11 +6,12 @@ All else takes the long road, `_segment`:
 
 - What lies before the expected number came already: a retransmission or a keep-alive octet. The first arrival wins.
 - What lies behind it leaves a hole and waits in `Flow.waiting`. When the hole is filled the octets behind it are handed
-  on together, as of the packet that filled it.
-- A hole that nothing fills is given up and becomes a `Hole` of known length: once the receiver acknowledged what is in
-  it (so the network delivered it, the capture did not) and some more packets have passed, or when as many packets or
-  octets as the constants below allow have come since the flow last moved, or when the connection is over.
-- A packet that the capture cut short gives its octets, and a `Hole` for the rest.
+  on together, as of the packet that filled it. So does a FIN leave a hole that comes before the last octets.
+- A hole that nothing fills is given up, and its length is told: once the receiver acknowledged what is in it (so the
+  network delivered it, the capture did not) and some more packets have passed, or when as many packets or octets as the
+  constants below allow have come since the flow last moved, or when the connection is over. What waited is then handed
+  on as of its own packets. They are older than others that were seen since, so `oldest_waiting` tells how far back.
+- A packet that the capture cut short gives its octets, and a hole for the rest.
 
 Sequence numbers are compared modulo 2^32; offsets count from the first octet after the SYN, or from the first one seen,
 and don't wrap. A SYN with another initial sequence number on known ports begins a new connection.
@@ -32,6 +33,8 @@ MAX_WAITING_PACKETS = 1024
 """Packets of a connection that a hole is waited for: a retransmission takes a round trip or two."""
 MAX_WAITING_OCTETS = 4 << 20
 """Octets behind a hole in one direction: a retransmission comes within a window, and windows beyond 4 MiB are rare."""
+WAITING_OVERHEAD = 200
+"""Octets that Python spends on a segment that waits, besides its content: there are segments of one octet."""
 MAX_WAITING_OVERALL = 32 << 20
 """The same over all connections."""
 PACKETS_AFTER_ACKNOWLEDGEMENT = 32
@@ -40,12 +43,13 @@ can still bring it, and those come soon."""
 MAX_CONNECTIONS = 20_000
 """Connections remembered at a time, about 1 kB each; then a tenth of them, the longest silent ones, is let go."""
 STALE_DISTANCE = 1 << 30
+"""No window is larger (RFC 7323 §2.3), so a segment that lies farther away is not of this flow as it stands: it is left
+over from an earlier connection on the same ports, or the capture missed a lot."""
 STALE_SEGMENTS = 3
-"""So many segments in a row that lie so far before the expected number are no retransmissions: the capture missed
-more than sequence numbers can tell apart, and the flow goes on where they are."""
+"""So many of these, while the flow does not move otherwise, are believed: the flow goes on where they are."""
 
 _MODULUS = 0xFFFFFFFF
-_NEVER = -1
+_NEVER = _TOLD = -1
 
 
 class Tcp:
@@ -71,6 +75,8 @@ class Flow:
         "delivered",
         "expected",
         "final",
+        "final_at",
+        "handed",
         "key",
         "last_packet",
         "moved_at",
@@ -78,10 +84,12 @@ class Flow:
         "peer",
         "receive",
         "stale",
+        "stale_at",
         "started",
         "tcp",
         "waiting",
         "waiting_octets",
+        "waits_since",
     )
 
     def __init__(self, tcp: Tcp, key: bytes) -> None:
@@ -99,14 +107,21 @@ class Flow:
         """Whether the SYN was seen, so that offset 0 is the first octet there was."""
         self.final: int | None = None
         """Offset behind the last octet, once a FIN was seen; -1 when the end was told."""
+        self.final_at = (0, 0)
+        """Packet and time of that FIN."""
         self.waiting: list[tuple[int, int, int, bytes, int]] = []
         """Behind a hole: (offset, packet, time, octets, length on the wire), ordered, without overlaps."""
         self.waiting_octets = 0
+        self.waits_since = 0
+        """The packet that came first of those that wait."""
+        self.handed = (0, 0)
+        """Packet and time of what the long road handed on last: they never go back."""
         self.moved_at = 0
         """`tcp.packets` when `next` last moved, or the hole opened."""
         self.acknowledged_at: int | None = None
         """`tcp.packets` when the receiver was first seen to have what is missing here."""
-        self.stale = 0
+        self.stale = self.stale_at = 0
+        """Segments that lay too far away, since `delivered` was `stale_at`."""
         self.last_packet = 0
         self.receive: Callable[[int, int, bytes], None] = _nobody
 
@@ -128,6 +143,8 @@ class Reassembler:
         self._flows: dict[bytes, Flow] = {}
         self._connections = 0
         self._waiting_octets = 0
+        self._holed: dict[int, Flow] = {}
+        """Flows in which something waits, by id."""
 
     def feed(self, packets: list[Packet]) -> None:
         """The hot loop: one turn a packet, and most turns end at one of the two `continue`s."""
@@ -168,7 +185,12 @@ class Reassembler:
     def finish(self) -> None:
         """The capture is over: what waits is handed on, holes and all."""
         for flow in list(self._flows.values()):
-            self._give_up(flow, 0, 0, everything=True)
+            self._give_up_all(flow)
+            self._tell_end(flow, *flow.final_at)
+
+    def oldest_waiting(self) -> int | None:
+        """The oldest packet whose octets wait behind a hole."""
+        return min((flow.waits_since for flow in self._holed.values()), default=None)
 
     def _segment(self, s: Segment) -> None:
         """The long road (see the head of this file)."""
@@ -177,41 +199,53 @@ class Reassembler:
             flow = self._open(s, flow)
         flow.last_packet = s.packet
         tcp = flow.tcp
-        if tcp.flows[0].waiting or tcp.flows[1].waiting:
+        if _has_hole(flow) or _has_hole(flow.peer):
             tcp.packets += 1
         seq = s.seq
         if s.flags & SYN:
             seq = (seq + 1) & _MODULUS
             if flow.next is None:
                 flow.next, flow.started = seq, True
-        if s.length:
+        if s.length and not s.flags & RST:  # a RST's text is for people (RFC 1122 §4.2.2.12)
             self._octets(flow, s, seq)
-        if s.flags & FIN and flow.next is not None:
-            end = flow.delivered + _distance(flow.next, (seq + s.length) & _MODULUS)
-            if flow.final is None and end >= flow.delivered:
-                flow.final = end
-        if s.flags & ACK and flow.peer.waiting:
+        if s.flags & FIN:
+            self._fin(flow, s, (seq + s.length) & _MODULUS)
+        if s.flags & ACK and _has_hole(flow.peer):
             self._acknowledged(flow.peer, s)
         for one in (flow, flow.peer):
-            if one.waiting and self._is_lost(one):
-                self._give_up(one, s.packet, s.time_ns)
-            if one.final == one.delivered:
-                one.final = -1
-                self._listener.closed(one, s.packet, s.time_ns, "fin")
+            while _has_hole(one) and self._is_lost(one):
+                self._give_up(one)
+            self._tell_end(one, s.packet, s.time_ns)
         if s.flags & RST:
             for one in (flow, flow.peer):
-                self._give_up(one, s.packet, s.time_ns, everything=True)
+                self._give_up_all(one)
             self._listener.closed(flow, s.packet, s.time_ns, "reset")
         is_plain = not (flow.waiting or flow.peer.waiting)
         for one in (flow, flow.peer):
             is_short = is_plain and one.next is not None and one.final is None
             one.expected = one.next if is_short and one.next is not None else _NEVER
 
+    def _fin(self, flow: Flow, s: Segment, seq: int) -> None:
+        """The flow ends before sequence number `seq`; perhaps octets before it have yet to come."""
+        if flow.next is None:
+            flow.next = seq
+        end = flow.delivered + _distance(flow.next, seq)
+        if flow.final is None and end >= flow.delivered:
+            flow.final, flow.final_at = end, (s.packet, s.time_ns)
+            if not flow.waiting:
+                flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
+
+    def _tell_end(self, flow: Flow, packet: int, time_ns: int) -> None:
+        """Tells that the flow ended, once all octets before its FIN have been handed on."""
+        if flow.final == flow.delivered:
+            flow.final = _TOLD
+            self._listener.closed(flow, packet, time_ns, "fin")
+
     def _open(self, s: Segment, replaced: Flow | None) -> Flow:
         """A new connection; `replaced` is the old owner of its ports."""
         if replaced is not None:
             for one in (replaced, replaced.peer):
-                self._give_up(one, s.packet, s.time_ns, everything=True)
+                self._give_up_all(one)
             self._listener.closed(replaced, s.packet, s.time_ns, "replaced")
         elif len(self._flows) >= 2 * MAX_CONNECTIONS:
             self._forget(s)
@@ -233,7 +267,7 @@ class Reassembler:
         silent = sorted(connections, key=lambda tcp: max(flow.last_packet for flow in tcp.flows))
         for tcp in silent[: MAX_CONNECTIONS // 10]:
             for flow in tcp.flows:
-                self._give_up(flow, s.packet, s.time_ns, everything=True)
+                self._give_up_all(flow)
                 self._flows.pop(flow.key, None)
             self._listener.closed(tcp.flows[0], s.packet, s.time_ns, "idle")
 
@@ -243,17 +277,17 @@ class Reassembler:
             flow.next = seq
         octets, length = s.payload, s.length
         distance = _distance(flow.next, seq)
-        if distance < 0:
-            if distance < -STALE_DISTANCE:
-                flow.stale += 1
-                if flow.stale < STALE_SEGMENTS:
-                    return
-                distance &= _MODULUS
-            elif distance + length <= 0:
+        if abs(distance) > STALE_DISTANCE:
+            if flow.stale_at != flow.delivered:
+                flow.stale, flow.stale_at = 0, flow.delivered
+            flow.stale += 1
+            if flow.stale < STALE_SEGMENTS:
+                return
+            distance &= _MODULUS
+        elif distance < 0:
+            if distance + length <= 0:
                 return  # all of it came before
-            else:
-                octets, length, distance = octets[-distance:], length + distance, 0
-        flow.stale = 0
+            octets, length, distance = octets[-distance:], length + distance, 0
         if distance == 0:
             self._deliver(flow, s.packet, s.time_ns, octets, length)
             self._drain(flow, s.packet, s.time_ns)
@@ -265,32 +299,37 @@ class Reassembler:
         flow.next = (flow.next + length) & _MODULUS
         flow.delivered += length
         flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
+        flow.handed = (packet, time_ns)
         if octets:
             flow.receive(packet, time_ns, octets)
         if length > len(octets):
             self._listener.hole(flow, packet, time_ns, length - len(octets), snapped=True)
 
     def _drain(self, flow: Flow, packet: int, time_ns: int) -> None:
-        """Hands on what waited and now follows, as of the packet that made it follow (0: as of its own)."""
+        """Hands on what waited and now follows, as of the packet that made it follow or its own, the later one."""
         waiting = flow.waiting
         taken = 0
         for offset, own_packet, own_time, octets, length in waiting:
             if offset > flow.delivered:
                 break
             taken += 1
-            self._waiting_octets -= len(octets)
-            flow.waiting_octets -= len(octets)
+            self._count(flow, -len(octets) - WAITING_OVERHEAD)
+            if own_packet > packet:
+                packet, time_ns = own_packet, own_time
             known = flow.delivered - offset
             if known < length:
-                late = (packet, time_ns) if packet > own_packet else (own_packet, own_time)
-                self._deliver(flow, *late, octets[known:], length - known)
+                self._deliver(flow, packet, time_ns, octets[known:], length - known)
         del waiting[:taken]
+        if not waiting:
+            self._holed.pop(id(flow), None)
 
     def _put_aside(self, flow: Flow, s: Segment, offset: int, octets: bytes, length: int) -> None:
         """Inserts into `waiting` what is not there yet."""
         waiting = flow.waiting
         if not waiting:
             flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
+            flow.waits_since = s.packet
+            self._holed[id(flow)] = flow
         end = offset + length
         at = 0
         while at < len(waiting) and offset < end:
@@ -308,8 +347,11 @@ class Reassembler:
 
     def _insert(self, flow: Flow, at: int, s: Segment, offset: int, octets: bytes, length: int) -> None:
         flow.waiting.insert(at, (offset, s.packet, s.time_ns, octets, length))
-        flow.waiting_octets += len(octets)
-        self._waiting_octets += len(octets)
+        self._count(flow, len(octets) + WAITING_OVERHEAD)
+
+    def _count(self, flow: Flow, octets: int) -> None:
+        flow.waiting_octets += octets
+        self._waiting_octets += octets
 
     def _acknowledged(self, flow: Flow, s: Segment) -> None:
         """Notes when the receiver is seen to have more than the capture."""
@@ -322,27 +364,27 @@ class Reassembler:
         return (
             (flow.acknowledged_at is not None and passed - flow.acknowledged_at > PACKETS_AFTER_ACKNOWLEDGEMENT)
             or passed - flow.moved_at > MAX_WAITING_PACKETS
+            or len(flow.waiting) > MAX_WAITING_PACKETS
             or flow.waiting_octets > MAX_WAITING_OCTETS
             or self._waiting_octets > MAX_WAITING_OVERALL
         )
 
-    def _give_up(self, flow: Flow, packet: int, time_ns: int, everything: bool = False) -> None:
-        """Ends the wait for the first hole, or for all of them."""
-        while flow.waiting:
-            offset, own_packet, own_time, _, _ = flow.waiting[0]
-            missing = offset - flow.delivered
-            assert flow.next is not None
-            flow.next = (flow.next + missing) & _MODULUS
-            flow.delivered = offset
-            if missing:
-                self._listener.hole(flow, packet or own_packet, time_ns or own_time, missing, snapped=False)
-            self._drain(flow, 0, 0)
-            if not everything:
-                return
-        if everything and flow.final is not None and flow.final > flow.delivered:
-            missing = flow.final - flow.delivered
-            flow.delivered = flow.final
-            self._listener.hole(flow, packet or flow.last_packet, time_ns, missing, snapped=False)
+    def _give_up(self, flow: Flow) -> None:
+        """Ends the wait for the first hole."""
+        offset, *came = flow.waiting[0][:3] if flow.waiting else (flow.final, *flow.final_at)
+        packet, time_ns = max(flow.handed, tuple(came))
+        assert flow.next is not None
+        assert offset is not None
+        missing = offset - flow.delivered
+        flow.next = (flow.next + missing) & _MODULUS
+        flow.delivered = offset
+        flow.handed = (packet, time_ns)
+        self._listener.hole(flow, packet, time_ns, missing, snapped=False)
+        self._drain(flow, packet, time_ns)
+
+    def _give_up_all(self, flow: Flow) -> None:
+        while _has_hole(flow):
+            self._give_up(flow)
 
 
 _IP_AND_TCP = struct.Struct(">BxH2xHxB14xI4xBB")
@@ -350,6 +392,11 @@ _IP_AND_TCP = struct.Struct(">BxH2xHxB14xI4xBB")
 protocol; sequence number, data offset, flags."""
 _FIN_SYN_RST = FIN | SYN | RST
 _NOT_PLAIN = (0, 0, 0, b"", sys.maxsize)
+
+
+def _has_hole(flow: Flow) -> bool:
+    """Whether octets are missing that something behind them shows to have been sent."""
+    return bool(flow.waiting) or (flow.final is not None and flow.final > flow.delivered)
 
 
 def _distance(here: int, there: int) -> int:

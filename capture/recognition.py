@@ -13,7 +13,9 @@ that the user named, else the lower.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Collection
+from operator import itemgetter
 from typing import Any
 
 from capture.boundaries import ENOUGH, ENOUGH_AT_END, KNOWN_ENOUGH, KNOWN_ENOUGH_AT_END, BoundarySearch
@@ -29,15 +31,18 @@ from capture.events import (
     Gap,
     Problem,
 )
-from capture.frames import Budget, FrameReader
+from capture.frames import FrameReader
+from capture.hpack_tables import Budget
 from capture.packets import ACK, SYN, Segment, endpoints, ports_of
 from capture.reassembly import Flow
 from capture.tls import client_hello, looks_like_tls
 from kit.words import N_
 
-MAX_HELD = 20_000
-"""Events held until the roles are known: some 10 MiB with typical payloads."""
 MAX_HELD_OCTETS = 16 << 20
+"""Of events that a connection holds until its roles are known: some 20,000 with typical payloads."""
+EVENT_OVERHEAD = 500
+PIECE_OVERHEAD = 130
+"""Octets that Python spends on an event besides its payload, and on noting an arrival."""
 LIVE_PATIENCE_NS = 1_000_000_000
 """The same for a live display: better a guess by port than nothing to see."""
 MAX_BEFORE_PREFACE = 64 << 10
@@ -54,7 +59,7 @@ _RESPONSE_FIELDS = {":status", "grpc-status"}
 class Options:
     """What the connections of a pipeline share."""
 
-    __slots__ = ("budget", "emit", "live", "ports", "sections", "trace", "undecided")
+    __slots__ = ("budget", "emit", "kept", "live", "ports", "sections", "trace", "undecided")
 
     def __init__(
         self, ports: Collection[int], sections: bool, trace: bool, live: bool, emit: Callable[[Event], None]
@@ -63,6 +68,8 @@ class Options:
         self.budget = Budget()
         self.undecided: dict[int, Conversation] = {}
         """Connections that keep octets or events which may yet have to be emitted, by number."""
+        self.kept = 0
+        """Octets, overhead included, that connections keep until they know what they are and who is who."""
 
 
 class Conversation:
@@ -76,9 +83,12 @@ class Conversation:
         self.is_http2 = False
         self.is_prefaced = False
         """The connection preface was seen."""
+        self.is_direct = False
+        """And nothing before it: HTTP/2 with prior knowledge."""
         self.is_expected = not options.ports.isdisjoint(ports_of(flow.key))
         """Known, or said by the user, to speak HTTP/2."""
         self.is_over = False
+        self.was_reset = False
         self.last = (first.packet, first.time_ns)
         self._held: list[Event] = []
         self._held_octets = 0
@@ -104,6 +114,8 @@ class Conversation:
                 side.reader.connection, side.reader.direction = self.record, self.direction_of(side)
                 side.reader.emit = self.emit
         held, self._held = self._held, []
+        self.options.kept -= self._held_octets
+        self._held_octets = 0
         for event in held:
             if is_swapped and event.direction is not None:
                 event = event._replace(connection=self.record, direction=Direction(1 - event.direction))
@@ -122,10 +134,13 @@ class Conversation:
 
     def _hold(self, event: Event) -> None:
         """Keeps an event until the roles are known, and looks whether it tells them."""
+        if self._client is not None:  # known since a moment ago, in the middle of a segment
+            return self.options.emit(event)
         self._held.append(event)
         self.options.undecided[self.number] = self
+        octets = EVENT_OVERHEAD
         if type(event) is FrameEvent:
-            self._held_octets += event.length
+            octets += event.length
             if event.section is not None:
                 names = {name for name, _ in event.section.fields if isinstance(name, str)}
                 sender = self.sides[0] if self.direction_of(self.sides[0]) == event.direction else self.sides[1]
@@ -133,11 +148,11 @@ class Conversation:
                     return self.set_client(sender)
                 if names & _RESPONSE_FIELDS or event.type_code == FrameType.PUSH_PROMISE:
                     return self.set_client(sender.peer)
+        self._held_octets += octets
+        self.options.kept += octets
         is_named = any(port in self.options.ports for port in ports_of(self.sides[0].flow.key))
-        if (
-            len(self._held) > MAX_HELD
-            or self._held_octets > MAX_HELD_OCTETS
-            or (self.options.live and (is_named or event.time_ns - self._held[0].time_ns > LIVE_PATIENCE_NS))
+        if self._held_octets > MAX_HELD_OCTETS or (
+            self.options.live and (is_named or event.time_ns - self._held[0].time_ns > LIVE_PATIENCE_NS)
         ):
             self.set_client(self._assumed_client)
         return None
@@ -147,6 +162,7 @@ class Conversation:
     def start(self, side: Side, position: int) -> None:
         """The connection preface stands at `position` of this side."""
         self.is_http2 = self.is_prefaced = self.is_expected = True
+        self.is_direct = position == 0 and side.flow.started
         self.set_client(side)
         if side.peer.reader is None:
             # The server may have spoken first; what it said came before.
@@ -165,25 +181,34 @@ class Conversation:
         self.options.undecided.pop(self.number, None)
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
-        """FIN, RST, or a new connection on the same ports."""
-        if self.is_over:
+        """FIN, RST, or a new connection on the same ports. Behind a RST comes what was under way already, or all that
+        follows if it was forged, so that it only ends what waits."""
+        if self.is_over or (how == "reset" and self.was_reset):
             return
         side = self.sides[0] if self.sides[0].flow is flow else self.sides[1]
         for one in (side,) if how == "fin" else self.sides:
             one.settle()
-            one.close(packet, time_ns)
+            if how != "reset":
+                one.close(packet, time_ns)
+            else:
+                one.end(packet, time_ns, _ENDED)
         if self.is_http2:
             self.emit(ConnectionEnd(packet, time_ns, self.record, self.direction_of(side), how))
         self.last = (packet, time_ns)
-        if how != "fin" or all(one.is_closed for one in self.sides):
-            self.finish()
+        if how == "reset":
+            self.was_reset = True
+        is_going_on = how == "fin" and not all(one.is_closed for one in self.sides)
+        if not is_going_on and not (how == "reset" and self.is_http2):
+            self.finish(packet, time_ns)
 
-    def finish(self) -> None:
+    def finish(self, packet: int, time_ns: int) -> None:
         """The connection, or the capture, is over."""
         if self.is_over:
             return
         for side in self.sides:
             side.settle()
+            if not side.is_closed and not self.was_reset:
+                side.end(packet, time_ns, N_("the capture ends {octets} octets into a frame"))
         if self._client is None:
             self.set_client(self._assumed_client)
         octets = sum(side.flow.delivered for side in self.sides)
@@ -191,6 +216,19 @@ class Conversation:
             reason = N_("{octets} octets of a connection in which no HTTP/2 was found")
             self.emit(Problem(*self.last, self.record, None, None, "http2", reason, {"octets": octets}, octets))
         self.stop()
+
+    def shrink(self) -> None:
+        """All connections together keep too much: lets go of octets that are probably no frames."""
+        for side in self.sides:
+            if not side.is_hopeful:
+                side.shrink()
+
+    def decide(self) -> None:
+        """The same, and that was not enough: no more evidence is waited for."""
+        for side in self.sides:
+            side.shrink()
+        if self._client is None and self.is_http2:
+            self.set_client(self._assumed_client)
 
     def oldest(self) -> int | None:
         """The packet of the earliest thing that is kept and may yet be emitted."""
@@ -217,6 +255,8 @@ class Side:
         self._search = BoundarySearch(0)
         self._began = 0
         """Where this search began."""
+        self._kept = 0
+        """What of `Options.kept` is this side's."""
         flow.receive = self.receive
 
     # -- octets ----------------------------------------------------------------------------------------------------
@@ -258,23 +298,24 @@ class Side:
 
     def settle(self) -> None:
         """Nothing more comes to this search: less evidence must do."""
-        if self.is_searching and self.pieces and (self._late or self.conversation.is_expected):
+        is_alone = self.peer.flow.next is None  # a capture of one direction has no preface for the other
+        if self.is_searching and self.pieces and (self._late or is_alone or self.conversation.is_expected):
             start = self._search.find(1 if self.conversation.is_expected else 2, 1)
             if start is not None:
                 self.begin(start)
 
     def close(self, packet: int, time_ns: int) -> None:
-        """The direction ends here."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        conversation, reader = self.conversation, self.reader
-        if reader is not None and not self.is_searching and reader.unfinished():
-            octets = reader.unfinished()
-            where = (packet, time_ns, conversation.record, conversation.direction_of(self), reader.offset, "http2")
-            reason = N_("the connection ended {octets} octets into a frame")
-            conversation.emit(Problem(*where, reason, {"octets": octets}, octets))
-        self.stop()
+        """The direction ends here. What is kept is kept until the other direction says what it is."""
+        if not self.is_closed:
+            self.is_closed = True
+            self.end(packet, time_ns, _ENDED)
+            if self.conversation.is_http2:
+                self.stop()
+
+    def end(self, packet: int, time_ns: int, what: str) -> None:
+        """Tells what is unfinished."""
+        if self.reader is not None and not self.is_searching:
+            self.reader.end(packet, time_ns, what)
 
     def stop(self) -> None:
         """Reads nothing more."""
@@ -283,7 +324,14 @@ class Side:
         if self.is_searching and self.conversation.is_http2:
             self._tell_skipped(self._search.end)
         self.flow.receive = _ignore
-        self._search, self.pieces, self.is_hopeful = BoundarySearch(0), [], False
+        self._forget()
+
+    def shrink(self) -> None:
+        """Lets go of what is kept, but for what a preface may begin with."""
+        if self.is_searching:
+            self._search.drop(len(CONNECTION_PREFACE))
+            self.is_hopeful = False
+            self._tidy()
 
     # -- recognising -----------------------------------------------------------------------------------------------
 
@@ -328,13 +376,25 @@ class Side:
             search.trim(len(CONNECTION_PREFACE))
         elif len(search.octets) > MAX_BEFORE_PREFACE:
             search.trim(MAX_BEFORE_PREFACE // 2)
-        while len(self.pieces) > 1 and self.pieces[1][0] <= search.offset:
-            del self.pieces[0]
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Forgets arrivals of which nothing is kept, and accounts for the rest."""
+        del self.pieces[: max(bisect_right(self.pieces, self._search.offset, key=itemgetter(0)) - 1, 0)]
+        kept = len(self._search.octets) + len(self.pieces) * PIECE_OVERHEAD
+        self.conversation.options.kept += kept - self._kept
+        self._kept = kept
+
+    def _forget(self) -> None:
+        self._search, self.pieces, self.is_hopeful = BoundarySearch(0), [], False
+        self._tidy()
 
     def _first_settings(self) -> int | None:
         """Where the server's first frame is: the client has sent the preface, so it is SETTINGS (RFC 9113 §3.4), at
         once or behind what answered an upgrade or opened a tunnel."""
         octets, offset = self._search.octets, self._search.offset
+        if self.conversation.is_direct and offset == 0 and not self._late:
+            return 0
         start = 0
         if octets.startswith(b"HTTP/1."):
             start = octets.find(b"\r\n\r\n") + 4
@@ -387,20 +447,24 @@ class Side:
                 lost=self._lost,
             )
             if self.peer.reader is not None:
-                reader.peer, self.peer.reader.peer = self.peer.reader, reader
+                reader.meet(self.peer.reader)
         reader.begin(start, 0 if certain else DOUBTS)
         octets, offset, pieces = bytes(search.octets), search.offset, self.pieces
-        self._search, self.pieces, self.is_hopeful = BoundarySearch(0), [], False
+        self._forget()
         self.flow.receive = reader.feed
         ends = [piece[0] for piece in pieces[1:]] + [offset + len(octets)]
         for (begin, packet, time_ns), end in zip(pieces, ends, strict=True):
             part = octets[max(begin, start) - offset : max(end - offset, 0)]
             if part:
                 self.flow.receive(packet, time_ns, part)
+        if self.is_closed:
+            self.end(*pieces[-1][1:], _ENDED)
+            self.stop()
 
     def _restart(self, offset: int) -> None:
         """Searches again, from `offset` on."""
-        self._search, self._began, self.pieces, self._late = BoundarySearch(offset), offset, [], True
+        self._forget()
+        self._search, self._began, self._late = BoundarySearch(offset), offset, True
         self.flow.receive = self.receive
 
     def _lost(self, packet: int, time_ns: int, rest: bytes) -> None:
@@ -423,6 +487,9 @@ class Side:
         reason = N_("{octets} octets are not decoded: where frames begin in them cannot be known")
         octets = start - self._began
         conversation.emit(Problem(*where, reason, {"octets": octets}, octets))
+
+
+_ENDED = N_("the connection ended {octets} octets into a frame")
 
 
 def _ignore(packet: int, time_ns: int, octets: bytes) -> None:

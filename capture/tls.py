@@ -7,6 +7,8 @@ from typing import NamedTuple
 HANDSHAKE, APPLICATION_DATA = 22, 23
 _RECORD_HEADER = 5
 _MAX_RECORD = (1 << 14) + 2048
+_MAX_RECORDS = 16
+"""A ClientHello may be cut into records. Nobody needs more than two or three."""
 _CLIENT_HELLO, _SERVER_NAME, _ALPN = 1, 0, 16
 
 
@@ -18,14 +20,14 @@ class Hello(NamedTuple):
     """Protocols offered, `h2` among them where HTTP/2 may follow."""
 
 
-def looks_like_tls(octets: bytes) -> bool:
-    """Whether these are the first octets of a record: a content type, a version 3.0 to 3.4, a possible length."""
+def looks_like_tls(octets: bytes | bytearray, at: int = 0) -> bool:
+    """Whether a record begins there: a content type, a version 3.0 to 3.4, a possible length."""
     return (
-        len(octets) >= _RECORD_HEADER
-        and 20 <= octets[0] <= 24
-        and octets[1] == 3
-        and octets[2] <= 4
-        and 0 < int.from_bytes(octets[3:5]) <= _MAX_RECORD
+        len(octets) >= at + _RECORD_HEADER
+        and 20 <= octets[at] <= 24
+        and octets[at + 1] == 3
+        and octets[at + 2] <= 4
+        and 0 < int.from_bytes(octets[at + 3 : at + 5]) <= _MAX_RECORD
     )
 
 
@@ -33,7 +35,9 @@ def client_hello(octets: bytes) -> Hello | None:
     """The hello in a direction's first octets; None where there is none, or not yet all of it."""
     handshake = bytearray()
     at = 0
-    while looks_like_tls(octets[at:]) and octets[at] == HANDSHAKE:
+    for _ in range(_MAX_RECORDS):
+        if not looks_like_tls(octets, at) or octets[at] != HANDSHAKE:
+            break
         length = int.from_bytes(octets[at + 3 : at + 5])
         handshake += octets[at + _RECORD_HEADER : at + _RECORD_HEADER + length]
         at += _RECORD_HEADER + length

@@ -1,0 +1,117 @@
+"""From events to the records of one kind: what the commands frames, messages, calls, windows and problems list."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from capture.events import Event, FrameEvent, Problem
+
+if TYPE_CHECKING:
+    from capture.protobuf import Schema
+
+KINDS = ("events", "frames", "messages", "calls", "windows", "problems")
+
+
+class Stage(Protocol):
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        """The records that these events made complete."""
+
+    def finish(self) -> Sequence[Any]:
+        """The rest; the input is over."""
+
+
+class _Events:
+    """All that the pipeline yields, as it is."""
+
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        return events
+
+    def finish(self) -> Sequence[Any]:
+        return []
+
+
+class _Frames:
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        return [event for event in events if type(event) is FrameEvent]
+
+    def finish(self) -> Sequence[Any]:
+        return []
+
+
+class _Messages:
+    def __init__(self, schema: Schema | None) -> None:
+        from capture.messages import Messages
+
+        self._messages = Messages(schema, check=False)
+
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        return [result for result in self._messages.feed(events) if type(result) is not Problem]
+
+    def finish(self) -> Sequence[Any]:
+        return [result for result in self._messages.finish() if type(result) is not Problem]
+
+
+class _Calls:
+    def __init__(self, schema: Schema | None) -> None:
+        from capture.calls import Calls
+        from capture.messages import Messages
+
+        self._messages, self._calls = Messages(schema, check=False), Calls(schema)
+
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        return self._calls.feed(events, self._messages.feed(events))
+
+    def finish(self) -> Sequence[Any]:
+        return [*self._calls.feed([], self._messages.finish()), *self._calls.finish()]
+
+
+class _Windows:
+    def __init__(self) -> None:
+        from capture.windows import Windows
+
+        self._windows = Windows()
+
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        samples = self._windows.feed(events)
+        self._windows.problems.clear()  # what is kept for others would grow with the capture
+        self._windows.blocked.clear()
+        return samples
+
+    def finish(self) -> Sequence[Any]:
+        return self._windows.finish()
+
+
+class _Problems:
+    """Of all layers."""
+
+    def __init__(self, schema: Schema | None) -> None:
+        from capture.messages import Messages
+        from capture.windows import Windows
+
+        self._messages, self._windows = Messages(schema), Windows()
+
+    def feed(self, events: list[Event]) -> Sequence[Any]:
+        results = self._messages.feed(events)
+        self._windows.feed(events)
+        found = [thing for thing in [*events, *results, *self._windows.problems] if type(thing) is Problem]
+        self._windows.problems.clear()
+        self._windows.blocked.clear()
+        return sorted(found, key=attrgetter("packet"))
+
+    def finish(self) -> Sequence[Any]:
+        return [result for result in self._messages.finish() if type(result) is Problem]
+
+
+def stage(kind: str, schema: Schema | None) -> Stage:
+    """`kind` is one of KINDS; `schema` is what messages are read by."""
+    if kind == "events":
+        return _Events()
+    if kind == "frames":
+        return _Frames()
+    if kind == "windows":
+        return _Windows()
+    reading: dict[str, type[_Messages | _Calls | _Problems]]
+    reading = {"messages": _Messages, "calls": _Calls, "problems": _Problems}
+    return reading[kind](schema)

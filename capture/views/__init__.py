@@ -1,0 +1,1 @@
+"""What people look at. One file a view: plain data first, drawing second."""

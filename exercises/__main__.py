@@ -1,0 +1,14 @@
+"""`python3 -m exercises`."""
+
+from __future__ import annotations
+
+import sys
+
+from kit.bootstrap import reexecute
+
+reexecute()
+
+from exercises.command import main as main  # noqa: E402 - not before it is sure that the requirements can be imported
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

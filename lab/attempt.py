@@ -1,0 +1,168 @@
+"""What a student did in a lab: kept outside the checkout, and reported.
+
+An Attempt is a folder with attempt.json, written after every answer, and the captures of its runs. Whoever leaves, or
+is thrown out, comes back to the same step, also after an update of the kit. Beginning again makes another attempt
+beside it: what was predicted once is never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from capture import Capture, read
+from kit.student import as_file_name, state_folder
+from kit.text import pad, width
+from kit.words import _, language
+
+REPORT_VERSION = 1
+"""Of the .json report; programs that collect reports look at it."""
+
+
+class Check(NamedTuple):
+    """Something that a lab found out about its runs."""
+
+    says: str
+    """A sentence that is true if it holds."""
+    holds: bool
+    found: str
+    """What was there, and what was needed: shown where it does not hold."""
+
+
+class Run:
+    """An experiment that was made: its facts, and what its capture holds."""
+
+    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
+        self.path = path
+        self.facts = facts
+
+    @cached_property
+    def seen(self) -> Capture:
+        return read(self.path)
+
+
+class Attempt:
+    def __init__(self, lab: str, folder: Path) -> None:
+        self._lab = lab
+        self.folder = folder
+        self.step = ""
+        """The id of the step on the screen; empty before the first."""
+        self.language: str | None = None
+        """The language that was switched to inside the lab."""
+        self.predictions: dict[str, dict[str, str]] = {}
+        """Name -> `question`, `answer`, `words` (what the answer says), and when it was locked (`at`)."""
+        self.runs: dict[str, dict[str, Any]] = {}
+        """Name -> `facts`, `seconds`, and when it ended (`at`)."""
+        self.seconds: dict[str, float] = {}
+        """Step id -> how long it was on the screen."""
+        self.checks: list[dict[str, Any]] = []
+        """As `Check`, of a lab that was finished."""
+        self.started = now()
+        self.finished: str | None = None
+
+    def save(self) -> None:
+        """All of it or nothing: a full disk or a power cut leaves what was there before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {name: value for name, value in vars(self).items() if name not in ("_lab", "folder")}
+        unfinished = self.folder / "attempt.json.new"
+        unfinished.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
+        os.replace(unfinished, self.folder / "attempt.json")
+
+    def load(self) -> None:
+        """Raises OSError or ValueError where it cannot be read. What another version of the kit did not write stays
+        as it is in a new attempt."""
+        content = json.loads((self.folder / "attempt.json").read_text(encoding="utf-8"))
+        for name, value in vars(self).copy().items():
+            if name in content:
+                if value is not None and not isinstance(content[name], type(value)):
+                    raise ValueError(f"{name} is no {type(value).__name__}")
+                setattr(self, name, content[name])
+
+    def capture(self, run: str) -> Path:
+        return self.folder / f"{run}.pcapng"
+
+    def results(self) -> dict[str, Run]:
+        return {name: Run(self.capture(name), run["facts"]) for name, run in self.runs.items()}
+
+    def forget_runs_that_lack(self, facts: Mapping[str, set[str]]) -> None:
+        """After an update: a run without its capture, or without a fact that the lesson names now, is made anew."""
+        for name, run in list(self.runs.items()):
+            if not self.capture(name).exists() or not facts.get(name, set()) <= run["facts"].keys():
+                del self.runs[name]
+
+    def report(self, student: str, title: str, automatic: bool) -> dict[str, Any]:
+        """What a later command can collect from every student."""
+        return {
+            "report": REPORT_VERSION,
+            "lab": self._lab,
+            "title": title,
+            "student": student,
+            "automatic": automatic,
+            "attempt": self.folder.name,
+            "language": language(),
+            "started": self.started,
+            "finished": self.finished,
+            "predictions": self.predictions,
+            "happened": {name: run["facts"] for name, run in self.runs.items()},
+            "checks": self.checks,
+            "seconds": self.seconds,
+        }
+
+
+def attempts(lab: str) -> Path:
+    return state_folder() / "labs" / lab
+
+
+def latest(lab: str) -> Attempt | None:
+    """The attempt to go on with; None where there is none, or none that can be read."""
+    numbers = [int(folder.name) for folder in attempts(lab).glob("[0-9]*") if folder.name.isdigit()]
+    if not numbers:
+        return None
+    attempt = Attempt(lab, attempts(lab) / str(max(numbers)))
+    try:
+        attempt.load()
+    except (OSError, ValueError):
+        return None
+    return attempt
+
+
+def new(lab: str) -> Attempt:
+    free = next(number for number in count(1) if not (attempts(lab) / str(number)).exists())
+    return Attempt(lab, attempts(lab) / str(free))
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_report(report: dict[str, Any], folder: Path) -> Path:
+    """As .json and .txt, named after lab and student. The .txt's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"lab{report['lab']}-{as_file_name(report['student'])}.txt"
+    file.with_suffix(".json").write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    file.write_text(report_in_words(report), encoding="utf-8")
+    return file
+
+
+def report_in_words(report: dict[str, Any]) -> str:
+    """In the language in force."""
+    lines = [_("Lab {number}").format(number=report["lab"]) + f" · {report['title']} · {report['student']}", ""]
+    if report["automatic"]:
+        lines += [_("Run automatically: the predictions are nobody's."), ""]
+    lines += [_("predicted"), *[f"  {p['question']}\n      {p['words']}" for p in report["predictions"].values()], ""]
+    lines.append(_("happened"))
+    for run, facts in report["happened"].items():
+        longest = max(map(width, facts), default=0)
+        lines += [f"  {run}", *[f"    {pad(name, longest)}  {value}" for name, value in facts.items()]]
+    lines += ["", _("checked"), *[f"  {check_in_words(check)}" for check in report["checks"]]]
+    return "\n".join(lines) + "\n"
+
+
+def check_in_words(check: Mapping[str, Any]) -> str:
+    return f"✓ {check['says']}" if check["holds"] else f"✗ {check['says']} ({check['found']})"
