@@ -47,7 +47,7 @@ class Capture:
         self.frames: list[FrameEvent] = [event for event in events if isinstance(event, FrameEvent)]
         self.messages: list[MessageEvent] = [result for result in results if isinstance(result, MessageEvent)]
         self.calls: list[Call] = [*calls.feed(events, results), *calls.finish()]
-        self.windows: list[WindowSample] = windows.feed(events)
+        self.windows: list[WindowSample] = [*windows.feed(events), *windows.finish()]
         troubles = [thing for thing in [*events, *results, *windows.problems] if isinstance(thing, Problem)]
         self.problems: list[Problem] = sorted(troubles, key=lambda problem: problem.packet)
         connections = {event.connection.number: event.connection for event in events if event.connection is not None}

@@ -92,7 +92,7 @@ class BoundarySearch:
     """
 
     def __init__(self, offset: int) -> None:
-        self.offset = offset
+        self.offset = self._first = offset
         self.octets = bytearray()
         self._segment = offset
         """Where the newest segment begins."""
@@ -114,15 +114,18 @@ class BoundarySearch:
         self.octets += octets
 
     def may_begin(self, at: int) -> bool:
-        """Whether `at` can be a boundary: as far as the octets reach, possible header follows possible header."""
-        position = at - self.offset
+        """Whether `at` can be a boundary: as far as the octets reach, possible header follows possible header. The last
+        frame must end where they end, unless there is more evidence: any octets can be a long DATA frame's header."""
+        position, total = at - self.offset, 0
         if position + FRAME_HEADER_LENGTH > len(self.octets):
             return False
         while position + FRAME_HEADER_LENGTH <= len(self.octets):
-            if not evidence(self.octets, position):
+            found = evidence(self.octets, position)
+            if not found:
                 return False
+            total += found
             position += FRAME_HEADER_LENGTH + int.from_bytes(self.octets[position : position + 3])
-        return True
+        return total > 1 or position == len(self.octets)
 
     def find(self, enough: int, enough_at_end: int) -> int | None:
         """The position of the first frame, once there is a chain to believe: with so much evidence, or less and an
@@ -132,9 +135,9 @@ class BoundarySearch:
             start = self.offset + match.start()
             if start > last:
                 break
-            # The first header of a chain must be strong, or stand where a segment begins.
+            # The first header of a chain must be strong, or stand where a segment or the search begins.
             found = evidence(self.octets, match.start())
-            if found == 2 or (found == 1 and start == self._segment):
+            if found == 2 or (found == 1 and start in (self._segment, self._first)):
                 self._chains.append(Chain(start))
                 del self._chains[:-MAX_CANDIDATES]
         self._scanned = max(self._scanned, last + 1)

@@ -26,6 +26,7 @@ from capture.events import (
     END_STREAM,
     FRAME_HEADER_LENGTH,
     PADDED,
+    PRIORITY_FLAG,
     TYPE_NAMES,
     Connection,
     Direction,
@@ -224,7 +225,6 @@ class FrameReader:
             if len(header) == FRAME_HEADER_LENGTH:
                 for template, code, values in self._header_complaints(header):
                     self.emit(Problem(*where, template, values, self._have, code))
-        self.close()
 
     def close(self) -> None:
         """Lets go of what is held."""
@@ -334,7 +334,9 @@ class FrameReader:
             self.tables.lose()
         content = frame.content if payload is not None else None
         if payload is not None and content is None:
-            if flags & PADDED and payload:
+            has_priority = type_code == FrameType.HEADERS and flags & PRIORITY_FLAG
+            fixed = 4 if type_code == FrameType.PUSH_PROMISE else 5 if has_priority else 0
+            if flags & PADDED and len(payload) > fixed:
                 complain(N_("padding that leaves no room in a {type} frame (RFC 9113 §6.1)"), type=frame.type)
             else:
                 complain(

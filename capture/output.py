@@ -63,13 +63,17 @@ class Lines:
     """jsonl, csv, tsv."""
 
     def __init__(self, out: TextIO, writer: Writer, wanted: Selection) -> None:
-        self._out, self._writer, self._wanted = out.buffer, writer, wanted
+        self._out, self.writer, self.wanted = out.buffer, writer, wanted
         self._out.write(writer.header)
 
     def show(self, records: Sequence[Any]) -> None:
-        if self._wanted is not None:
-            records = list(filter(self._wanted, records))
-        self._out.write(self._writer.lines(records))
+        if self.wanted is not None:
+            records = list(filter(self.wanted, records))
+        self.put(self.writer.lines(records))
+
+    def put(self, lines: bytes) -> None:
+        """Writes lines that are made already."""
+        self._out.write(lines)
         self._out.flush()
 
     def finish(self) -> None:

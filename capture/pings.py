@@ -13,8 +13,8 @@ graceful shutdown's GOAWAY has arrived. Two kinds of evidence tell them apart:
     - one whose sender has heard nothing but answers to pings for a second or more asks whether anybody is there.
 
   Measured on grpcio 1.85: BDP estimates come within 2 ms of DATA on a connection that was at rest, then every 100 to
-  250 ms while DATA flows, and never without DATA since the one before; keepalives came a keepalive time after the last
-  frame, exactly.
+  400 ms while DATA flows, and never without DATA since the one before; keepalives come a keepalive time after the last
+  frame, to the millisecond or two. (While a DATA frame is not complete it counts for neither.)
 
 What fits neither is a PING and nothing more: its purpose stays None. An answer (ACK) carries its question's octets.
 """

@@ -32,10 +32,17 @@ class Pipeline:
 
     `ports`: TCP ports that speak HTTP/2, preface or not. `sections`: whether field sections are decoded; without them
     frames that nobody looks into come faster. `trace`: sections come with their steps. `live`: see above.
+    `share` (i, n): only each n-th connection, from the i-th on, is read (`Reassembler`).
     """
 
     def __init__(
-        self, *, ports: Collection[int] = (), sections: bool = True, trace: bool = False, live: bool = False
+        self,
+        *,
+        ports: Collection[int] = (),
+        sections: bool = True,
+        trace: bool = False,
+        live: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._out: list[Event] = []
         self._backlog: list[Event] = []
@@ -44,7 +51,10 @@ class Pipeline:
         """Whether events of earlier packets may have come behind later ones."""
         self._resets: deque[Conversation] = deque()
         self._options = Options(ports, sections, trace, live, self._out.append)
-        self._reassembler = Reassembler(self)
+        self._reassembler = Reassembler(self, share)
+        self._tells_counts = share[0] == 0
+        self.horizon = 0
+        """Events of all packets before this one have been handed out."""
         self._conversations: dict[int, Conversation] = {}
         self._last = (0, 0)
 
@@ -65,11 +75,13 @@ class Pipeline:
         self._resets.clear()
         self._options.undecided.clear()
         self._is_disordered = True
-        return self._release() + self._reassembler.decoder.finish()
+        counts = self._reassembler.decoder.finish()
+        return self._release() + (counts if self._tells_counts else [])
 
     def _release(self) -> list[Event]:
         """The events that nothing holds back."""
         out, undecided = self._out, self._options.undecided
+        self.horizon = self._last[0] + 1
         waiting = self._reassembler.oldest_waiting()
         if self._options.kept + self._backlog_octets > MAX_KEPT:
             self._make_room()
@@ -94,7 +106,8 @@ class Pipeline:
         if self._options.live or not within:
             self._backlog, self._backlog_octets = [], 0
             return backlog
-        ready = bisect_left(backlog, min(within), key=_packet)
+        self.horizon = min(within)
+        ready = bisect_left(backlog, self.horizon, key=_packet)
         self._backlog = backlog[ready:]
         self._backlog_octets -= sum(map(_octets, backlog[:ready]))
         return backlog[:ready]

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import struct
 import sys
+from bisect import bisect_right
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from capture.events import Packet
@@ -55,10 +57,12 @@ _NEVER = _TOLD = -1
 class Tcp:
     """What both directions of a connection share."""
 
-    __slots__ = ("flows", "number", "packets", "user")
+    __slots__ = ("flows", "is_ours", "number", "packets", "user")
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, is_ours: bool) -> None:
         self.number = number
+        self.is_ours = is_ours
+        """Whether this reassembler reads it (see `Reassembler`)."""
         self.packets = 0
         """Counted only while a hole is open: what waiting is measured in."""
         self.flows: list[Flow] = []
@@ -135,9 +139,13 @@ class Reassembler:
 
     `listener` is told `opened(flow)` for each new direction (it sets `flow.receive`), `hole(flow, packet, time_ns,
     octets, snapped)` and `closed(flow, packet, time_ns, how)`.
+
+    `share` (i, n): of all connections only each n-th is read, from the i-th on, so that n processes can divide a
+    capture. All are counted, for the same numbers in each process.
     """
 
-    def __init__(self, listener: Any) -> None:
+    def __init__(self, listener: Any, share: tuple[int, int] = (0, 1)) -> None:
+        self._share = share
         self.decoder = PacketDecoder()
         self._listener = listener
         self._flows: dict[bytes, Flow] = {}
@@ -178,6 +186,9 @@ class Reassembler:
                             flow.last_packet = number
                             flow.receive(number, time_ns, data[start:end])
                             continue
+                        if not flow.tcp.is_ours:
+                            flow.last_packet = number
+                            continue
             decoded = decode(packet)
             if decoded is not None:
                 segment(decoded)
@@ -199,6 +210,8 @@ class Reassembler:
             flow = self._open(s, flow)
         flow.last_packet = s.packet
         tcp = flow.tcp
+        if not tcp.is_ours:
+            return
         if _has_hole(flow) or _has_hole(flow.peer):
             tcp.packets += 1
         seq = s.seq
@@ -244,12 +257,11 @@ class Reassembler:
     def _open(self, s: Segment, replaced: Flow | None) -> Flow:
         """A new connection; `replaced` is the old owner of its ports."""
         if replaced is not None:
-            for one in (replaced, replaced.peer):
-                self._give_up_all(one)
-            self._listener.closed(replaced, s.packet, s.time_ns, "replaced")
+            self._end(replaced.tcp, s, "replaced")
         elif len(self._flows) >= 2 * MAX_CONNECTIONS:
             self._forget(s)
-        tcp = Tcp(self._connections)
+        index, count = self._share
+        tcp = Tcp(self._connections, self._connections % count == index)
         self._connections += 1
         flow, peer = Flow(tcp, s.key), Flow(tcp, reverse(s.key))
         flow.peer, peer.peer = peer, flow
@@ -259,17 +271,24 @@ class Reassembler:
         tcp.flows = [flow, peer]
         self._flows[peer.key] = peer
         self._flows[flow.key] = flow
-        self._listener.opened(flow, s)
+        if tcp.is_ours:
+            self._listener.opened(flow, s)
         return flow
+
+    def _end(self, tcp: Tcp, s: Segment, how: str) -> None:
+        """No packet of this connection will come any more."""
+        for flow in tcp.flows:
+            self._give_up_all(flow)
+        if tcp.is_ours:
+            self._listener.closed(tcp.flows[0], s.packet, s.time_ns, how)
 
     def _forget(self, s: Segment) -> None:
         connections = {id(flow.tcp): flow.tcp for flow in self._flows.values()}.values()
         silent = sorted(connections, key=lambda tcp: max(flow.last_packet for flow in tcp.flows))
         for tcp in silent[: MAX_CONNECTIONS // 10]:
             for flow in tcp.flows:
-                self._give_up_all(flow)
                 self._flows.pop(flow.key, None)
-            self._listener.closed(tcp.flows[0], s.packet, s.time_ns, "idle")
+            self._end(tcp, s, "idle")
 
     def _octets(self, flow: Flow, s: Segment, seq: int) -> None:
         """A segment's octets: handed on, put aside, or known already."""
@@ -288,11 +307,12 @@ class Reassembler:
             if distance + length <= 0:
                 return  # all of it came before
             octets, length, distance = octets[-distance:], length + distance, 0
-        if distance == 0:
+        if distance == 0 and not flow.waiting:
             self._deliver(flow, s.packet, s.time_ns, octets, length)
+            return
+        self._put_aside(flow, s, flow.delivered + distance, octets, length)
+        if distance == 0:
             self._drain(flow, s.packet, s.time_ns)
-        else:
-            self._put_aside(flow, s, flow.delivered + distance, octets, length)
 
     def _deliver(self, flow: Flow, packet: int, time_ns: int, octets: bytes, length: int) -> None:
         assert flow.next is not None
@@ -331,7 +351,7 @@ class Reassembler:
             flow.waits_since = s.packet
             self._holed[id(flow)] = flow
         end = offset + length
-        at = 0
+        at = max(bisect_right(waiting, offset, key=itemgetter(0)) - 1, 0)
         while at < len(waiting) and offset < end:
             there, _, _, _, there_length = waiting[at]
             if there >= end:

@@ -90,6 +90,7 @@ class Conversation:
         self.is_over = False
         self.was_reset = False
         self.last = (first.packet, first.time_ns)
+        """The packet that is being looked at, or was last."""
         self._held: list[Event] = []
         self._held_octets = 0
         self._client: Side | None = None
@@ -185,6 +186,7 @@ class Conversation:
         follows if it was forged, so that it only ends what waits."""
         if self.is_over or (how == "reset" and self.was_reset):
             return
+        self.last = (packet, time_ns)
         side = self.sides[0] if self.sides[0].flow is flow else self.sides[1]
         for one in (side,) if how == "fin" else self.sides:
             one.settle()
@@ -194,7 +196,6 @@ class Conversation:
                 one.end(packet, time_ns, _ENDED)
         if self.is_http2:
             self.emit(ConnectionEnd(packet, time_ns, self.record, self.direction_of(side), how))
-        self.last = (packet, time_ns)
         if how == "reset":
             self.was_reset = True
         is_going_on = how == "fin" and not all(one.is_closed for one in self.sides)
@@ -205,6 +206,7 @@ class Conversation:
         """The connection, or the capture, is over."""
         if self.is_over:
             return
+        self.last = (packet, time_ns)
         for side in self.sides:
             side.settle()
             if not side.is_closed and not self.was_reset:
@@ -287,7 +289,7 @@ class Side:
             return
         at = self._search.end
         if conversation.is_http2:
-            self._tell_skipped(at)
+            self._tell_skipped(at, packet, time_ns)
             where = (packet, time_ns, conversation.record, conversation.direction_of(self))
             conversation.emit(Gap(*where, at, missing, True))
         self._restart(at + missing)
@@ -322,7 +324,7 @@ class Side:
         if self.reader is not None:
             self.reader.close()
         if self.is_searching and self.conversation.is_http2:
-            self._tell_skipped(self._search.end)
+            self._tell_skipped(self._search.end, *self.conversation.last)
         self.flow.receive = _ignore
         self._forget()
 
@@ -416,7 +418,7 @@ class Side:
                 return self._wait(False)
         elif hello is None and not self._late and octets[0] == 22 and self.peer.pieces:
             return self._wait(False)  # the server's answer; the hello on the other side says more
-        _, packet, time_ns = self.pieces[0]
+        packet, time_ns = conversation.last
         if hello is not None:
             conversation.set_client(self)
             reason = N_("TLS: what it carries is encrypted (server name {name}, ALPN {protocols})")
@@ -433,7 +435,8 @@ class Side:
         conversation, search = self.conversation, self._search
         conversation.recognised()
         if not certain:
-            self._tell_skipped(start)
+            piece = bisect_right(self.pieces, start, key=itemgetter(0)) - 1
+            self._tell_skipped(start, *self.pieces[piece][1:])
         reader = self.reader
         if reader is None:
             reader = self.reader = FrameReader(
@@ -478,11 +481,10 @@ class Side:
         self._restart(at)
         self.receive(packet, time_ns, rest)
 
-    def _tell_skipped(self, start: int) -> None:
+    def _tell_skipped(self, start: int, packet: int, time_ns: int) -> None:
         if start <= self._began:
             return
         conversation = self.conversation
-        packet, time_ns = self.pieces[0][1:] if self.pieces else conversation.last
         where = (packet, time_ns, conversation.record, conversation.direction_of(self), self._began, "http2")
         reason = N_("{octets} octets are not decoded: where frames begin in them cannot be known")
         octets = start - self._began

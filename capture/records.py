@@ -101,7 +101,9 @@ class _Problems:
         return sorted(found, key=attrgetter("packet"))
 
     def finish(self) -> Sequence[Any]:
-        return [result for result in self._messages.finish() if type(result) is Problem]
+        results = self._messages.finish()
+        self._windows.finish()
+        return [thing for thing in [*results, *self._windows.problems] if type(thing) is Problem]
 
 
 def stage(kind: str, schema: Schema | None) -> Stage:

@@ -16,6 +16,11 @@ there, a stream's if its first HEADERS are and the initial value then in force i
 middle shows the streams that open later, once SETTINGS were seen and acknowledged; it never shows the connection's
 window. A gap that may hold whole frames ends what was known of every window of the connection; a frame whose octets are
 missing but whose header is there costs only what its payload would have said.
+
+A gap is told late, once nobody waits for the missing octets any longer, and the other direction goes on meanwhile: its
+DATA is counted against updates that were never seen. So what one side's frames say is held until a frame of the other
+side, or the connection's end, shows that there was no gap. `Windows(live=True)` does without, and may have to be
+forgiven a few samples before a gap.
 """
 
 from __future__ import annotations
@@ -41,6 +46,7 @@ from capture.events import (
     WindowSample,
 )
 from capture.streams import Room, Streams
+from capture.withheld import Source, Withheld
 from kit.words import N_
 
 INITIAL_WINDOW = 65_535
@@ -49,9 +55,6 @@ MAX_WINDOW = 2**31 - 1
 """RFC 9113 §6.9.1."""
 MAX_PENDING_SETTINGS = 64
 """Unacknowledged SETTINGS remembered for each direction; grpc has one, rarely two under way."""
-MAX_HELD = 256
-"""Samples held back until the first frames of both sides say whether the connection is seen from its start. One that
-sends so much before the other says anything is captured in one direction only."""
 
 
 class BlockedSpan(NamedTuple):
@@ -107,7 +110,7 @@ class _Stream:
 
 
 class _Connection:
-    __slots__ = ("certain", "closed", "held", "initial", "pending", "record", "seen", "streams", "windows")
+    __slots__ = ("certain", "closed", "findings", "initial", "pending", "record", "seen", "side", "streams", "windows")
 
     def __init__(self, record: Connection, room: Room) -> None:
         self.record = record
@@ -120,15 +123,18 @@ class _Connection:
         are silent, None where their octets are missing."""
         self.seen = [False, False]
         """By direction: whether a frame was seen."""
-        self.held: list[WindowSample] | None = []
-        """Samples from before both sides were seen; None once they were."""
+        self.findings: Source[WindowSample | Problem] = Source()
+        """What the last frames, all of one side, brought: it is certain with the next frame of the other."""
+        self.side: Direction | None = None
+        """Of the last frame."""
         self.certain = True
         """Every frame was seen so far."""
         self.closed: set[Direction] = set()
 
     def forget(self) -> None:
-        """Frames are missing: every window is unknown from here on."""
+        """Frames are missing: every window is unknown from here on, and what is undecided may be wrong."""
         self.certain = False
+        self.findings.doubt()
         for window in (*self.windows, *(window for _, stream in self.streams.living() for window in stream.windows)):
             window.octets = window.blocked = None
 
@@ -136,7 +142,6 @@ class _Connection:
         """The connection is not seen from its start: nor are initial values known."""
         self.forget()
         self.initial[:] = None, None
-        self.held = None
 
     def initial_unknown(self, direction: Direction) -> None:
         """SETTINGS of unknown content apply: what streams start with, and how open ones shift, is unknown."""
@@ -151,19 +156,19 @@ class Windows:
     Feed it every frame of the capture in order: `cause` counts them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, live: bool = False) -> None:
         self.problems: list[Problem] = []
         """What broke flow control; take them out where the capture is long."""
         self.blocked: list[BlockedSpan] = []
         """Spans that are over, in the order in which that was clear; take them out likewise."""
+        self._live = live
         self._connections: dict[int, _Connection] = {}
         self._room = Room()
         self._index = -1
-        self._out: list[WindowSample] = []
+        self._withheld: Withheld[WindowSample | Problem] = Withheld()
 
     def feed(self, events: Iterable[Event]) -> list[WindowSample]:
-        """How these events changed windows."""
-        out = self._out = []
+        """How windows changed, in the order of the causes: by these events, and by earlier ones, certain by now."""
         for event in events:
             if type(event) is FrameEvent:
                 self._index += 1
@@ -173,14 +178,23 @@ class Windows:
                     self._gap(event)
             elif type(event) is ConnectionEnd:
                 self._connection_end(event)
-        return out
+        return self._certain()
 
     def finish(self) -> list[WindowSample]:
-        """The capture is over: spans that are still blocked are told as such."""
+        """The capture is over: what was still held, and in `blocked` the spans that are still going on."""
         for known in self._connections.values():
             self._close(known)
         self._connections.clear()
-        return []
+        return self._certain()
+
+    def _certain(self) -> list[WindowSample]:
+        samples = []
+        for item in self._withheld.take():
+            if isinstance(item, Problem):
+                self.problems.append(item)
+            else:
+                samples.append(item)
+        return samples
 
     # -- Frames ----------------------------------------------------------------------------------------------------
 
@@ -194,6 +208,9 @@ class Windows:
         known = self._connection(event.connection)
         if not known.seen[event.direction]:
             self._first(event, known)
+        if known.side != event.direction:
+            known.findings.believe()
+            known.side = event.direction
         code = event.type_code
         if code == FrameType.DATA:
             self._data(event, known)
@@ -212,6 +229,7 @@ class Windows:
         """A direction's first frame, which tells whether the connection is seen from its start: it must be SETTINGS
         (RFC 9113 §3.4), the client's right behind its preface."""
         known.seen[event.direction] = True
+        known.findings.heard = all(known.seen)
         behind = len(CONNECTION_PREFACE) if event.direction == Direction.CLIENT_TO_SERVER else 0
         if event.type_code != FrameType.SETTINGS or event.flags & ACK or event.offset < behind:
             known.start_unknown()
@@ -219,9 +237,6 @@ class Windows:
             # Something came before the preface. If that was an upgrade from HTTP/1.1, its HTTP2-Settings header set the
             # client's initial values (RFC 7540 §3.2.1), and they are not known here until SETTINGS say them again.
             known.initial[Direction.SERVER_TO_CLIENT] = None
-        if all(known.seen) and known.held is not None:
-            self._out += known.held
-            known.held = None
 
     def _data(self, event: FrameEvent, known: _Connection) -> None:
         direction, stream_id = event.direction, event.stream_id
@@ -254,7 +269,7 @@ class Windows:
         if not stream_id:
             template = N_("DATA of {length} octets, where the connection's window had {window} left (RFC 9113 §6.9.1)")
         values = {"length": event.length, "stream": stream_id, "window": before}
-        self._problem(event, template, values, event.length)
+        self._problem(event, known, template, values, event.length)
 
     def _headers(self, event: FrameEvent, known: _Connection) -> None:
         """Opens the stream. What it starts with counts only if these are surely its first headers: a client's without
@@ -346,14 +361,7 @@ class Windows:
     ) -> None:
         """A window that is known has so many octets now."""
         before, window.octets = window.octets or 0, octets
-        sample = WindowSample(event.time_ns, event.connection, direction, stream_id, octets, self._index)
-        if known.held is None:
-            self._out.append(sample)
-        elif len(known.held) < MAX_HELD:
-            known.held.append(sample)
-        else:
-            known.start_unknown()
-            return
+        self._tell(WindowSample(event.time_ns, event.connection, direction, stream_id, octets, self._index), known)
         blocked = window.blocked
         if octets <= 0 and (blocked is None or blocked.end_ns is not None):
             if blocked is not None:
@@ -365,7 +373,7 @@ class Windows:
             template = N_("the window of stream {stream} becomes {window}, more than 2^31−1 (RFC 9113 §6.9.1)")
             if not stream_id:
                 template = N_("the connection's window becomes {window}, more than 2^31−1 (RFC 9113 §6.9.1)")
-            self._problem(event, template, {"stream": stream_id, "window": octets})
+            self._problem(event, known, template, {"stream": stream_id, "window": octets})
 
     def _span(
         self, known: _Connection, direction: Direction, stream_id: int, window: _Window, resumed_ns: int | None
@@ -380,13 +388,14 @@ class Windows:
             )
         )  # fmt: skip
 
-    def _problem(self, event: FrameEvent, template: str, values: dict[str, int], octets: int | None = None) -> None:
-        self.problems.append(
-            Problem(
-                event.packet, event.time_ns, event.connection, event.direction, event.offset, "http2", template, values,
-                octets, ErrorCode.FLOW_CONTROL_ERROR,
-            )
-        )  # fmt: skip
+    def _problem(
+        self, event: FrameEvent, known: _Connection, template: str, values: dict[str, int], octets: int | None = None
+    ) -> None:
+        where = (event.packet, event.time_ns, event.connection, event.direction, event.offset)
+        self._tell(Problem(*where, "http2", template, values, octets, ErrorCode.FLOW_CONTROL_ERROR), known)
+
+    def _tell(self, item: WindowSample | Problem, known: _Connection) -> None:
+        self._withheld.put(item, known.findings, certain=self._live and known.findings.heard)
 
     # -- Streams ---------------------------------------------------------------------------------------------------
 
@@ -419,6 +428,9 @@ class Windows:
                 self._span(known, direction, stream_id, windows[direction], None)
 
     def _close(self, known: _Connection) -> None:
+        if not all(known.seen):
+            known.start_unknown()
+        known.findings.believe()
         for stream_id, stream in known.streams.living():
             self._tell_blocked(known, stream_id, stream.windows)
         self._tell_blocked(known, 0, known.windows)

@@ -90,7 +90,10 @@ class _Walk:
             if not field:
                 raise Damaged(N_("at octet {at} stands field number 0, which does not exist"), at=start)
             if kind == _DELIMITED:
-                length, at = self.varint(at, end)
+                if at < end and octets[at] < 0x80:  # one octet, as most are
+                    length, at = octets[at], at + 1
+                else:
+                    length, at = self.varint(at, end)
                 if length > end - at:
                     raise Damaged(
                         N_("field {field} at octet {at} claims {length} octets, {left} are left"),
@@ -118,7 +121,11 @@ class _Walk:
                 return fields, at
             else:
                 raise Damaged(N_("at octet {at} stands wire type {kind}, which fits nothing here"), at=start, kind=kind)
-            add(fields, str(field), item)
+            key = str(field)
+            if key in fields:
+                add(fields, key, item)
+            else:
+                fields[key] = item
         if group:
             raise Damaged(N_("the group of field {field} has no end"), field=group)
         return fields, at
@@ -136,12 +143,13 @@ class _Walk:
 
     def delimited(self, at: int, end: int, depth: int) -> Any:
         content = self.octets[at:end]
+        text: str | None
         try:
             text = content.decode()
+            if text.isprintable():
+                return text
         except UnicodeDecodeError:
             text = None
-        if text is not None and (text.isprintable() or not text):
-            return text
         if depth < MAX_DEPTH and self.budget > 0:
             self.budget -= 1
             try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, Any, BinaryIO, cast
 
 from capture.pcap import CaptureError, Reader, read
 from kit.words import _
@@ -31,6 +32,14 @@ def open_capture(path: str | os.PathLike[str]) -> Iterator[Reader]:
     """
     with _open(path) as stream:
         yield read(stream)
+
+
+def is_regular(stream: IO[Any] | None) -> bool:
+    """Whether it is a file, all of which is there, and no pipe or terminal."""
+    try:
+        return stream is not None and stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

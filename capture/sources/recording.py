@@ -19,7 +19,7 @@ MAX_BATCH = 1 << 20
 MAX_WAITING = 64 << 20
 """Octets that wait for a live consumer. One that falls behind further loses packets, as in any capture: it is told, and
 the traffic goes on."""
-MAX_UNASKED = 8 << 20
+MAX_UNASKED = 32 << 20
 """Octets that wait before anybody has asked for packets, so that who asks a little late still gets the first ones. When
 they become more, nobody seems to listen, and nothing is kept until somebody asks."""
 PACKET_COST = 250
@@ -135,6 +135,9 @@ class Recording:
         [] after the timeout, or when the tap is closed and everything has been given.
         """
         with self._changed:
+            if not self._asked and self.dropped:
+                self.tell(N_("{dropped} packets had passed before anybody asked for them"), dropped=self.dropped)
+                self.dropped = 0
             self._asked = True
             self._changed.wait_for(lambda: self._waiting or self._closed, timeout)
             packets, self._waiting, self._waiting_octets = self._waiting, [], 0

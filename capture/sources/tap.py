@@ -41,6 +41,7 @@ MAX_CONNECTIONS = 240 if os.name == "nt" else 1_000
 """At once; a further client waits in the listening socket's queue. Windows' select knows 512 sockets, and a connection
 has two."""
 BACKLOG = 128
+MAX_PORT = 0xFFFF
 CLOSING_GRACE = 0.3
 """Seconds that connections which are half closed have to end by themselves when the tap is closed."""
 ACCEPT_AGAIN_NS = 100_000_000
@@ -115,7 +116,10 @@ class Tap:
                 raise TapError(_("the tap cannot listen where its server is: {address}").format(address=self.address))
             stream = self._open_file(undo)
             key_log = self._log_keys(undo)
-            self.recording = Recording(stream, self._describe(), _about(), key_log if self.records_wire else None)
+            try:
+                self.recording = Recording(stream, self._describe(), _about(), key_log if self.records_wire else None)
+            except OSError as error:
+                raise self._not_written(error) from None
             self.loop = Loop()
             self._cleanup = undo.pop_all()
         self.loop.watch(self._listener, READ, self._accept)
@@ -174,7 +178,7 @@ class Tap:
         """What has passed since the last call, waiting for something at most `timeout` seconds (None: for ever).
 
         [] after the timeout, or when the tap is closed and everything has been given. The first call gets what passed
-        before it too, up to some megabytes.
+        before it too, unless that was more than some megabytes.
         """
         return self.recording.packets(timeout)
 
@@ -305,11 +309,15 @@ class Tap:
         if not isinstance(self._write, str | os.PathLike):
             return self._write
         try:
-            return undo.enter_context(Path(self._write).open("wb"))
+            stream = Path(self._write).open("wb")  # noqa: SIM115 - closed with the tap
         except OSError as error:
-            raise TapError(
-                _("{file} cannot be written: {reason}").format(file=self._write, reason=error.strerror)
-            ) from None
+            raise self._not_written(error) from None
+        undo.callback(_close_quietly, stream)
+        return stream
+
+    def _not_written(self, error: OSError) -> TapError:
+        file = self._write if isinstance(self._write, str | os.PathLike) else _("the capture file")
+        return TapError(_("{file} cannot be written: {reason}").format(file=file, reason=error.strerror))
 
     def _log_keys(self, undo: contextlib.ExitStack) -> Path | None:
         """Where TLS keys go: they are asked for, or needed in the file."""
@@ -332,6 +340,11 @@ class Tap:
 _EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
+def _close_quietly(stream: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # what could not be written has been told
+        stream.close()
+
+
 def _about() -> str:
     return _(
         "Recorded by a tap, a proxy between client and server. The octets of each connection are real, and so are the "
@@ -341,9 +354,11 @@ def _about() -> str:
 
 
 def _resolve(host: str, port: int) -> list[Target]:
+    if not 0 <= port <= MAX_PORT:
+        raise TapError(_("a port is a number from 0 to {most}, and this is {port}").format(most=MAX_PORT, port=port))
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         raise TapError(_("{host} is no address of a host: {reason}").format(host=host, reason=error)) from None
     return [(family, cast(SocketAddress, address)) for family, _type, _protocol, _name, address in found]
 

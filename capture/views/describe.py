@@ -31,6 +31,7 @@ from capture.events import (
     Setting,
     Status,
     Unknown,
+    WindowSample,
 )
 from capture.messages import Messages
 from capture.pings import PingName, Pings, Purpose
@@ -92,59 +93,74 @@ _ENDS = {
 
 
 class Described(NamedTuple):
-    """One frame in words."""
+    """One event, and what can be said of it."""
 
-    frame: FrameEvent
+    event: Event
     parts: list[str]
-    """Most telling first."""
+    """Of a frame: what it says, the most telling first."""
     messages: list[MessageEvent]
-    """That the frame completes."""
+    """That it completes."""
     problems: list[Problem]
-    """Of the messages that it carries."""
+    """Of messages and windows, which it brought to light."""
 
 
 class Describer:
-    def __init__(self, schema: Schema | None = None) -> None:
+    """`live`: batches come as they may, and each window is told as far as it can be known at once. Otherwise there is
+    one batch with all events of a capture or a connection, so that a gap that is told late is already known."""
+
+    def __init__(self, schema: Schema | None = None, *, live: bool) -> None:
         self._messages = Messages(schema)
-        self._windows = Windows()
+        self._live = live
+        self._windows = Windows(live=live)
+        self._pings = Pings()
+        self._count = 0
+        """Frames described."""
+        self._samples: dict[int, list[WindowSample]] = {}
+        """Of the batch, by the frame that caused them."""
         self.users: dict[str, str] = {}
         """Who is behind a client's address, as its first message says."""
         self._asked: set[str] = set()
-        self._pings = Pings()
 
-    def describe(self, frame: FrameEvent) -> Described:
-        """Frames must come in order, each once; other events go to `see`."""
-        results = self._messages.feed([frame])
+    def feed(self, events: Iterable[Event]) -> Iterator[Described]:
+        """All events in order, each once."""
+        batch = list(events)
+        self._samples = {}
+        for sample in self._windows.feed(batch) + ([] if self._live else self._windows.finish()):
+            self._samples.setdefault(sample.cause, []).append(sample)
+        overruns = {_place(problem): problem for problem in self._windows.problems}
+        self._windows.problems.clear()
+        self._windows.blocked.clear()
+        for event in batch:
+            described = self._describe(event)
+            overrun = overruns.pop(_place(event), None) if overruns and isinstance(event, FrameEvent) else None
+            if overrun is not None:
+                described.problems.append(overrun)
+            yield described
+
+    def _describe(self, event: Event) -> Described:
+        results = self._messages.feed([event])
         messages = [result for result in results if isinstance(result, MessageEvent)]
         problems = [result for result in results if isinstance(result, Problem)]
+        pings = self._pings.feed([event])
+        if not isinstance(event, FrameEvent):
+            return Described(event, [], messages, problems)
         if messages:
             self._learn_user(messages[0])
-        samples = self._windows.feed([frame])
-        problems += _taken(self._windows.problems)
-        self._windows.blocked.clear()
-        pings = self._pings.feed([frame])
         parts: Iterable[str]
-        if frame.payload is None:
-            parts = [_("part of its {length} octets is missing from the capture").format(length=number(frame.length))]
-        elif frame.type_code == FrameType.DATA:
-            parts = self._data(frame, messages)
-        elif frame.type_code == FrameType.PING:
-            parts = _ping(frame, pings[0][1])
-        elif frame.type_code == FrameType.WINDOW_UPDATE:
-            way = Direction(1 - frame.direction)
-            after = [s.octets for s in samples if s.stream_id == frame.stream_id and s.direction == way]
-            parts = _window_update(frame, after[-1] if after else None)
-        elif (words := _WORDS.get(frame.type_code)) is not None:
-            parts = words(frame)
+        if event.payload is None:
+            parts = [_("part of its {length} octets is missing from the capture").format(length=number(event.length))]
+        elif event.type_code == FrameType.DATA:
+            parts = self._data(event, messages)
+        elif event.type_code == FrameType.PING:
+            parts = _ping(event, pings[0][1])
+        elif event.type_code == FrameType.WINDOW_UPDATE:
+            parts = _window_update(event, self._samples.get(self._count, ()))
+        elif (words := _WORDS.get(event.type_code)) is not None:
+            parts = words(event)
         else:
-            parts = [_hex(frame.payload)] if frame.payload else []
-        return Described(frame, [part for part in parts if part], messages, problems)
-
-    def see(self, event: Event) -> list[Problem]:
-        """What is no frame, in its place among them."""
-        self._windows.feed([event])
-        self._pings.feed([event])
-        return [result for result in self._messages.feed([event]) if isinstance(result, Problem)]
+            parts = [_hex(event.payload)] if event.payload else []
+        self._count += 1
+        return Described(event, [part for part in parts if part], messages, problems)
 
     def _learn_user(self, message: MessageEvent) -> None:
         client = message.connection.client
@@ -179,11 +195,8 @@ class Describer:
         return words.format(have=number(progress[0]), all=number(progress[1]))
 
 
-def _taken(problems: list[Problem]) -> list[Problem]:
-    """What a stage keeps for whoever asks, taken out."""
-    taken = problems[:]
-    problems.clear()
-    return taken
+def _place(event: FrameEvent | Problem) -> tuple[int | None, int | None, int | None]:
+    return event.connection and event.connection.number, event.direction, event.offset
 
 
 # --- frame types that speak for themselves
@@ -221,12 +234,13 @@ def _ping(frame: FrameEvent, name: PingName) -> Iterator[str]:
     yield said
 
 
-def _window_update(frame: FrameEvent, after: int | None) -> list[str]:
+def _window_update(frame: FrameEvent, samples: Iterable[WindowSample]) -> list[str]:
     if frame.increment is None:
         return [_hex(frame.payload or b"")]
-    words = _("stream window + {n}") if frame.stream_id else _("connection window + {n}")
-    said = words.format(n=number(frame.increment))
-    return [said if after is None else f"{said} → {number(after)}"]
+    window = _("stream window") if frame.stream_id else _("connection window")
+    after = [sample.octets for sample in samples if sample.stream_id == frame.stream_id]
+    left = f" → {number(after[-1])}" if after else ""
+    return [f"+ {number(frame.increment)}{left}", window]
 
 
 def _fields(frame: FrameEvent) -> Iterator[str]:

@@ -27,6 +27,7 @@ from capture.events import (
     WindowSample,
 )
 from capture.views.describe import (
+    Described,
     Describer,
     end_in_words,
     flags_in_words,
@@ -94,9 +95,10 @@ class Layout:
 class FrameTable:
     """Events in their order, one row a frame.
 
-    `columns` is the terminal's width. `names` says who is behind a client's address. `interleaved`: several connections
-    share the table, each introduced when it first appears, and a column says which one a frame belongs to. `only` says
-    which events get rows; it is shown all of them, as what a frame says can depend on frames that are not shown.
+    `columns` is the terminal's width. `names` says who is behind a client's address. `interleaved`: connections share
+    the table as they come, each introduced when it first appears, and a column says which one a frame belongs to;
+    otherwise there is one connection, and one batch. `only` says which events get rows; it is shown all of them, as
+    what a frame says can depend on frames that are not shown.
     """
 
     def __init__(
@@ -109,7 +111,7 @@ class FrameTable:
         interleaved: bool = True,
         only: Callable[[Event], bool] | None = None,
     ) -> None:
-        self.describer = Describer(schema)
+        self.describer = Describer(schema, live=interleaved)
         self._paint = paint or Paint(False)
         self._names = names or {}
         self._interleaved = interleaved
@@ -134,13 +136,13 @@ class FrameTable:
     def feed(self, events: Iterable[Event]) -> str:
         """The rows of these events, each with its line end."""
         lines: list[str] = []
-        for event in events:
+        for described in self.describer.feed(events):
+            event = described.event
             if self._start_ns is None:
                 self._start_ns = self._last_ns = event.time_ns
-            rows = self._rows(event)
             if self._only is None or self._only(event):
                 lines += self._before(event)
-                lines += rows
+                lines += self._rows(described)
                 self._last_ns = max(self._last_ns, event.time_ns)
         return "".join([line + "\n" for line in lines])
 
@@ -169,23 +171,23 @@ class FrameTable:
         words = _("{time} of silence").format(time=duration(ns))
         return self._paint.dim(self._layout.spanning([""] * (4 if self._interleaved else 3), f"· · ·  {words}  · · ·"))
 
-    def _rows(self, event: Event) -> list[str]:
+    def _rows(self, described: Described) -> list[str]:
+        event = described.event
+        rows = []
         if isinstance(event, FrameEvent):
-            return self._frame(event)
-        problems = [self._problem(problem) for problem in self.describer.see(event)]
-        if isinstance(event, Problem):
-            return [self._problem(event), *problems]
-        if isinstance(event, Gap):
-            said = [self._note(event, "!", _("whole frames may be missing here"))] if event.frames_lost else []
-            return [*map(self._paint.alarm, said), *problems]
-        return [self._paint.dim(self._note(event, "", end_in_words(event))), *problems]
+            rows.append(self._frame(event, described.parts))
+        elif isinstance(event, Problem):
+            rows.append(self._problem(event))
+        elif isinstance(event, ConnectionEnd):
+            rows.append(self._paint.dim(self._note(event, "", end_in_words(event))))
+        elif event.frames_lost:
+            rows.append(self._paint.alarm(self._note(event, "!", _("whole frames may be missing here"))))
+        return [*rows, *map(self._problem, described.problems)]
 
-    def _frame(self, frame: FrameEvent) -> list[str]:
-        described = self.describer.describe(frame)
+    def _frame(self, frame: FrameEvent, parts: list[str]) -> str:
         name = " ".join([type_in_words(frame), *flags_in_words(frame)])
-        cells = [*self._left(frame, number(frame.stream_id)), name, number(frame.length), " · ".join(described.parts)]
-        paints = {len(cells) - 3: partial(self._paint.frame, type_code=frame.type_code)}
-        return [self._layout.row(cells, paints), *[self._problem(problem) for problem in described.problems]]
+        cells = [*self._left(frame, number(frame.stream_id)), name, number(frame.length), " · ".join(parts)]
+        return self._layout.row(cells, {len(cells) - 3: partial(self._paint.frame, type_code=frame.type_code)})
 
     def _problem(self, problem: Problem) -> str:
         return self._paint.alarm(self._note(problem, "!", f"{problem.layer}: {problem_in_words(problem)}"))

@@ -42,20 +42,24 @@ MAX_MARKS = 5_000
 """Frames drawn one by one; more are binned."""
 BINS = 1_000
 """About one to the pixel."""
-MAX_LANES = 40
+MAX_LANES = 30
 """More than fit on a screen; the streams beyond share one lane, and it says so."""
 MAX_FOLDS = 24
 """Bands that leave room for frames between them. Where there are more silences, only the longest are folded."""
 MIN_FOLD_NS = MILLISECOND
 FOLD_FACTOR = 5
-"""A silence is so many times the usual distance between two frames."""
+"""A silence is at least so many times the usual distance between two frames,"""
+FOLD_SHARE = 500
+"""and at least this part of the whole."""
 MAX_LABEL = 34
 """Characters of a lane's label."""
 
-_FOLD_PIXELS = 20
-_PLOT_PIXELS = 1_130
-_LANE, _CONNECTION = 0.46, 0.36
-"""Inches of height of a lane, and of a connection's heading."""
+_FOLD_PIXELS = 18
+_PLOT_PIXELS = 1_100
+_STEP = 0.35
+"""Least distance of two frames, in widths of a mark."""
+_LANE, _CONNECTION, _STRIP = 0.46, 0.36, 0.52
+"""Inches of height: of a lane, of a connection's heading, and of the strip that tells how long silences are."""
 
 
 class Mark(NamedTuple):
@@ -99,13 +103,14 @@ class Lanes(NamedTuple):
     lanes: list[Lane]
     """Together by connection, stream 0 first."""
     headings: dict[int, str]
-    """By connection number."""
+    """By connection number, for the connections that have lanes of their own."""
     folds: list[Fold]
     ticks: list[tuple[float, int]]
     """Where a burst begins: x, and nanoseconds since the first frame."""
     extent: tuple[float, float]
     """Of x."""
     frames: int
+    connections: int
     bin_frames: int
     """How many frames in a row share a bin; 0: it is not frames that are binned."""
     bin_ns: int
@@ -188,9 +193,9 @@ class _Builder:
 
     def _lay_out(self, linear: bool, synthesised: bool) -> Lanes:
         frames = len(self._times)
-        axis = _linear_axis(self._times) if linear else _folded_axis(self._times)
+        axis = _linear_axis(self._times) if linear else _folded_axis(self._times, *self._rows())
         start, end = min(axis.places, default=0.0), max(axis.places, default=0.0)
-        margin = max((end - start) * 0.012, 0.7 if not linear or start == end else 0.0)
+        margin = max((end - start) * 0.01, 0.8 if not linear or start == end else 0.0)
         extent = (start - margin, end + margin)
 
         spans: dict[int, list[tuple[Direction, float, float]]] = {}
@@ -229,12 +234,28 @@ class _Builder:
             made[row].marks.append(mark)
 
         headings = {
-            n: _("connection {n}").format(n=number(n)) + f" · {peer(connection, self._names)} ⇄ {connection.server}"
-            for n, connection in sorted(self._connections.items())
+            lane.connection.number: _("connection {n}").format(n=number(lane.connection.number))
+            + f" · {peer(lane.connection, self._names)} ⇄ {lane.connection.server}"
+            for lane in made
+            if lane.connection is not None
         }
         return Lanes(
-            made, headings, axis.folds, axis.ticks, extent, frames, axis.bin_frames, axis.bin_ns, linear, synthesised
+            made,
+            headings,
+            axis.folds,
+            axis.ticks,
+            extent,
+            frames,
+            len(self._connections),
+            axis.bin_frames,
+            axis.bin_ns,
+            linear,
+            synthesised,
         )
+
+    def _rows(self) -> tuple[list[int], list[bool]]:
+        rows = [stream << 1 | (kind >> 1 & 1) for stream, kind in zip(self._streams, self._kinds, strict=True)]
+        return rows, [bool(kind & 1) for kind in self._kinds]
 
     def _label(self, connection: int, stream_id: int) -> str:
         """`stream 3 · Chat · Juan`"""
@@ -277,28 +298,47 @@ def _linear_axis(times: Sequence[int]) -> _Axis:
     return _Axis(bins, places, [], [], 0, bin_ns)
 
 
-def _folded_axis(times: Sequence[int]) -> _Axis:
+def _folded_axis(times: Sequence[int], rows: Sequence[int], ends: Sequence[bool]) -> _Axis:
+    """`rows`: of each frame, a number for its lane and direction; `ends`: whether a bar stands behind its mark.
+
+    A unit of x is the width of a mark. Neighbours in different rows may stand closer than that, so that what happened
+    together stands together; in one row they never overlap as long as there is room for all.
+    """
     size = 1 if len(times) <= MAX_MARKS else -(-len(times) // BINS)
     starts = range(0, len(times), size)
-    gaps = [(times[start] - times[start - 1], i) for i, start in enumerate(starts) if i]
-    usual = median(after - before for before, after in pairwise(times)) if len(times) > 1 else 0
-    silences = [gap for gap in gaps if gap[0] >= max(MIN_FOLD_NS, FOLD_FACTOR * usual)]
-    folded = {i: ns for ns, i in sorted(silences, reverse=True)[:MAX_FOLDS]}
-    step = max(_PLOT_PIXELS - len(folded) * _FOLD_PIXELS, _PLOT_PIXELS / 2) / max(len(starts), 1)
-    band = _FOLD_PIXELS / step
+    folded = _folded(times, starts)
     places: list[float] = []
+    next_in_row: dict[int, float] = {}
+    x = -_STEP
+    for i, start in enumerate(starts):
+        x = x + _STEP if size > 1 else max(x + _STEP, next_in_row.get(rows[start], 0.0))
+        if i in folded:
+            x += 1.3
+        next_in_row[rows[start]] = x + 1.1 + 0.4 * ends[start]
+        places.append(x)
+    # What has been laid out so far is the frames; now room is made for the bands, of a width that stays the same.
+    scale = max(_PLOT_PIXELS - len(folded) * _FOLD_PIXELS, _PLOT_PIXELS / 2) / (x + 2 if places else 1)
+    band = _FOLD_PIXELS / scale
     folds: list[Fold] = []
     ticks: list[tuple[float, int]] = []
-    x = 0.0
     for i, start in enumerate(starts):
+        places[i] += len(folds) * band
         if i in folded:
-            folds.append(Fold(x - 0.4, x + band - 0.4, folded[i]))
-            x += band
+            folds.append(Fold(places[i] - 1, places[i] - 1 + band, folded[i]))
+            places[i] += band
         if i in folded or not i:
-            ticks.append((x, times[start] - times[0]))
-        places.append(x)
-        x += 1
+            ticks.append((places[i], times[start] - times[0]))
     return _Axis([i // size for i in range(len(times))], places, folds, ticks, size if size > 1 else 0, 0)
+
+
+def _folded(times: Sequence[int], starts: range) -> dict[int, int]:
+    """By bin: how long the silence before it was, where that is folded."""
+    if len(times) < 2:
+        return {}
+    usual = median(after - before for before, after in pairwise(times))
+    least = max(MIN_FOLD_NS, FOLD_FACTOR * usual, (max(times) - min(times)) / FOLD_SHARE)
+    gaps = [(times[start] - times[start - 1], i) for i, start in enumerate(starts) if i]
+    return {i: ns for ns, i in sorted((gap for gap in gaps if gap[0] >= least), reverse=True)[:MAX_FOLDS]}
 
 
 # --- text
@@ -333,6 +373,10 @@ def notes(data: Lanes) -> list[str]:
         words = ngettext("{n} silence is folded", "{n} silences are folded", len(data.folds))
         lengths = " – ".join(dict.fromkeys([duration(shortest), duration(longest)]))
         said.append(words.format(n=len(data.folds)) + f": {lengths}")
+    if data.is_linear:
+        said.append(_("on a linear axis the frames of a burst hide each other"))
+    if data.lanes and data.lanes[-1].connection is None:
+        said.append(_("the last lane is of many streams; it does not show where they end"))
     if data.bin_frames:
         words = _(
             "{frames} frames are binned, {n} in a row to a bin: a mark is all of one type, larger where they are more"
@@ -404,7 +448,11 @@ def save(data: Lanes, path: str | Path, title: str = "") -> None:
 
 def _height(data: Lanes) -> float:
     """Inches that the lanes take."""
-    return len(data.headings) * _CONNECTION + max(len(data.lanes), 1) * _LANE
+    return _top(data) + len(data.headings) * _CONNECTION + max(len(data.lanes), 1) * _LANE
+
+
+def _top(data: Lanes) -> float:
+    return _STRIP if data.folds else 0.0
 
 
 def draw(data: Lanes, axes: Axes) -> None:
@@ -420,10 +468,10 @@ def draw(data: Lanes, axes: Axes) -> None:
     for fold in data.folds:
         axes.axvspan(fold.start, fold.end, color=_BAND, linewidth=0, zorder=2)
         put(
-            axes, (fold.start + fold.end) / 2, -_height(data) / 2, duration(fold.ns), rotation=90, ha="center",
-            va="center", fontsize=7.5, color=_QUIET, zorder=6,
+            axes, (fold.start + fold.end) / 2, -_STRIP / 2, duration(fold.ns), rotation=90, ha="center", va="center",
+            fontsize=7.5, color=_QUIET, zorder=6,
         )  # fmt: skip
-    y, connection = 0.0, None
+    y, connection = -_top(data), None
     for lane in data.lanes:
         if lane.connection is not None and lane.connection.number != connection:
             connection = lane.connection.number
@@ -484,7 +532,7 @@ def _draw_marks(axes: Axes, lane: Lane, y: float, size: float) -> None:
             linewidths=0.4 if style.filled else 1.2,
             zorder=4,
         )
-    ends = [mark for mark in lane.marks if mark.ends_stream]
+    ends = [mark for mark in lane.marks if mark.ends_stream and lane.connection is not None]
     beside = ScaledTranslation((size / 2 + 1.6) / 72, 0, axes.get_figure(root=True).dpi_scale_trans)  # type: ignore[union-attr]  # None only for axes taken out of their figure
     axes.plot(
         [mark.x for mark in ends], [y + _SIGNS[mark.direction] * _ASIDE for mark in ends], linestyle="none", marker="|",
@@ -493,9 +541,12 @@ def _draw_marks(axes: Axes, lane: Lane, y: float, size: float) -> None:
 
 
 def _mark_size(data: Lanes) -> float:
-    """Points across: large where there is room, never so small that the shape is lost."""
-    places = data.frames // data.bin_frames if data.bin_frames else min(data.frames, MAX_MARKS)
-    return min(7.5, max(3.5, 80 * 12 / max(places, 1)))
+    """Points across: as wide as a unit of x, but never so large that lanes meet or so small that shapes are lost."""
+    from capture.views.picture import DPI
+
+    left, right = data.extent
+    unit = 8.0 if data.is_linear else _PLOT_PIXELS / (right - left) * 72 / DPI
+    return min(7.5, max(3.5, unit))
 
 
 def _draw_axis(axes: Axes, data: Lanes) -> None:
@@ -503,22 +554,19 @@ def _draw_axis(axes: Axes, data: Lanes) -> None:
         axes.set_xlabel(_("milliseconds since the first frame"))
         axes.xaxis.set_major_formatter(lambda x, _position: decimal(x, 0 if float(x).is_integer() else 2))
         return
-    axes.set_xlabel(
-        _("frames in their order, one step each; where a burst begins, the milliseconds since the first frame")
-    )
+    axes.set_xlabel(_("frames in their order; where a burst begins, the milliseconds since the first frame"))
     left, right = data.extent
     kept: list[tuple[float, int]] = []
     silence = [math.inf, *[fold.ns for fold in data.folds]]
     for (x, ns), _silence in sorted(zip(data.ticks, silence, strict=False), key=lambda tick: -tick[1]):
-        if all(abs(x - other) >= (right - left) / 18 for other, _ns in kept):  # room for both labels
+        if all(abs(x - other) >= (right - left) / 16 for other, _ns in kept):  # room for both labels
             kept.append((x, ns))
     axes.set_xticks([x for x, _ns in kept], [milliseconds(ns) for _x, ns in kept])
 
 
 def _title(data: Lanes) -> str:
     frames = ngettext("{n} frame", "{n} frames", data.frames).format(n=number(data.frames))
-    connections = len(data.headings)
-    joined = ngettext("{n} connection", "{n} connections", connections).format(n=number(connections))
+    joined = ngettext("{n} connection", "{n} connections", data.connections).format(n=number(data.connections))
     return _("HTTP/2 frames, a lane per stream") + f" · {frames} · {joined}"
 
 
