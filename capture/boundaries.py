@@ -23,12 +23,16 @@ KNOWN_ENOUGH, KNOWN_ENOUGH_AT_END = 3, 1
 """The same on a connection that is known, or said, to speak HTTP/2."""
 MAX_SEARCHED = 1 << 20
 """Octets kept while searching, for the frames in them; a start inside a larger frame loses what comes before."""
+MAX_ODD = 1 << 14
+"""Octets of a frame that nobody has defined, where it stands between others."""
 MAX_CANDIDATES = 256
 """Chains followed at a time. Real captures have one or two; octets made to mislead may have many."""
 
 _NOT_ON_STREAM_0 = {0, 1, 2, 3, 5, 9}
 _ONLY_ON_STREAM_0 = {4, 6, 7, 0xC, 0x10}
 _FIXED_LENGTH = {2: 5, 3: 4, 6: 8, 8: 4}
+_TELLING = 5
+"""Octets of a payload that `evidence` looks at."""
 _FLAG_MASK = {int(t): sum(FLAGS.get(t, ())) for t in FrameType}
 
 # A quick sieve, run over all positions: length below 2^22 (4 MiB, what grpcio announces), then type and flags that go
@@ -74,6 +78,20 @@ def evidence(octets: bytes | bytearray, at: int) -> int:
         # Request and response headers begin with a pseudo-header field of the static table, trailers with grpc-status.
         return 2 if not flags & 0x28 and first[:1] and first[0] > 0x1F and first[0] != 0x80 else 1
     return 1
+
+
+def is_odd(octets: bytes | bytearray, at: int) -> bool:
+    """Whether a header that is no evidence is one that a receiver has to put up with all the same: of an unknown type,
+    with undefined flags or the reserved bit, an empty DATA frame (RFC 9113 §4.1, §5.5)."""
+    length, type_code = int.from_bytes(octets[at : at + 3]), octets[at + 3]
+    if length > MAX_ODD:
+        return False
+    mask = _FLAG_MASK.get(type_code)
+    if mask is None:
+        return True
+    flags, stream = octets[at + 4] & mask, octets[at + 5] & 0x7F
+    plain = bytes(octets[at : at + 4]) + bytes((flags, stream)) + bytes(octets[at + 6 : at + 9 + _TELLING])
+    return bool(evidence(plain, 0)) or (type_code == FrameType.DATA and not length and any(plain[5:9]))
 
 
 class Chain:
@@ -140,7 +158,8 @@ class BoundarySearch:
             if found == 2 or (found == 1 and start in (self._segment, self._first)):
                 self._chains.append(Chain(start))
                 del self._chains[:-MAX_CANDIDATES]
-        self._scanned = max(self._scanned, last + 1)
+        # A header says more with the first octets of its payload: those at the end are looked at again.
+        self._scanned = max(self._scanned, last + 1 - _TELLING)
         self._follow()
         for chain in self._chains:
             if chain.evidence >= enough or (chain.evidence >= enough_at_end and chain.next == self.end):
@@ -171,12 +190,20 @@ class BoundarySearch:
             while chain.next not in visited:
                 visited.add(chain.next)
                 at = chain.next - self.offset
-                if at + FRAME_HEADER_LENGTH > len(self.octets):
+                length = int.from_bytes(self.octets[at : at + 3])
+                if at + FRAME_HEADER_LENGTH + min(length, _TELLING) > len(self.octets):
                     alive.append(chain)
                     break
-                found = evidence(self.octets, at)
+                found, stop = evidence(self.octets, at), at + FRAME_HEADER_LENGTH + length
                 if not found:
-                    break
+                    if chain.evidence < 2 or not is_odd(self.octets, at):
+                        break
+                    if stop + FRAME_HEADER_LENGTH <= len(self.octets):
+                        if not evidence(self.octets, stop):
+                            break  # one odd frame is an exception, two are none
+                    elif stop != len(self.octets):
+                        alive.append(chain)
+                        break
                 chain.evidence += found
-                chain.next += FRAME_HEADER_LENGTH + int.from_bytes(self.octets[at : at + 3])
+                chain.next += FRAME_HEADER_LENGTH + length
         self._chains = alive

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -28,7 +29,7 @@ from capture.export import COLUMNS, FORMATS, UnknownColumn, Writer
 from capture.output import Columns, FrameRows, Lines, Output, Source, Table, selection
 from capture.pcap import CaptureError
 from capture.pipeline import Pipeline
-from capture.records import stage
+from capture.records import WindowSamples, stage
 from capture.sources.files import STANDARD_INPUT, is_regular, open_capture
 from kit.options import Parser, port_number
 from kit.text import visible
@@ -44,6 +45,8 @@ NEED_SECTIONS = {"fields", "client", "server", "direction"}
 """Columns of frames for which field sections have to be decoded: they say who is the client where nothing else does."""
 
 
+HPACK_COLUMNS = 110
+"""Where the output has no width of its own."""
 TAP_PATIENCE = 0.5
 """Seconds after which a tap that nothing passes through looks whether Ctrl-C was pressed (Windows does not wake it)."""
 
@@ -167,9 +170,35 @@ def _records(options: argparse.Namespace) -> None:
         output.show(made.finish())
         if options.kind == "problems":
             output.show(packets.problems)
+        if isinstance(made, WindowSamples) and isinstance(output, Table):
+            output.show_blocked(made.blocked)
         trouble.note(packets.problems)
         output.finish()
     return trouble.tell()
+
+
+def _hpack(options: argparse.Namespace) -> None:
+    """A connection's field blocks, instruction by instruction."""
+    from capture.views import hpack
+
+    paint, width = _terminal()
+    trouble = _Trouble(options.file)
+    shown = 0
+    with open_capture(options.file) as packets:
+        pipeline = Pipeline(ports=options.port, trace=True)
+        blocks = hpack.Blocks(options.connection or 0)
+        for batch in itertools.chain(_batches(packets), (None,)):
+            events = pipeline.finish() if batch is None else pipeline.feed(batch)
+            trouble.note(events)
+            for block in blocks.feed(events):
+                if options.block in (None, block.number) and options.stream in (None, block.frame.stream_id):
+                    shown += 1
+                    print(hpack.render(block, paint, width or HPACK_COLUMNS), flush=True)
+        trouble.note(packets.problems)
+    trouble.tell()
+    if not shown:
+        words = _("{file}: connection {number} has no such field block")
+        raise Refusal(BAD_INPUT, words.format(file=visible(options.file), number=options.connection or 0))
 
 
 def _share(options: argparse.Namespace, share: tuple[int, int]) -> Iterator[parallel.Step]:
@@ -238,11 +267,24 @@ def _schema(options: argparse.Namespace) -> Schema | None:
         if options.descriptor_set:
             octets = Path(options.descriptor_set).read_bytes()
             schemas.append(Schema.from_descriptor_set(octets, options.descriptor_set))
+        if options.reflect:
+            schemas.append(_ask(options.reflect))
         return Schema.merged(*schemas, Schema.default())
     except SchemaError as error:
         raise Refusal(MISUSE, str(error)) from None
     except OSError as error:
         raise Refusal(MISUSE, visible(f"{options.descriptor_set}: {error.strerror}")) from None
+
+
+def _ask(server: tuple[str, int]) -> Schema:
+    """What a running server's reflection service says."""
+    from capture.protobuf import SchemaError
+    from capture.sources.reflection import fetch
+
+    try:
+        return fetch(_host_port(server))
+    except SchemaError as error:
+        raise Refusal(LACKING, str(error)) from None
 
 
 class _Trouble:
@@ -375,6 +417,11 @@ def _parser() -> Parser:
         _add_input(command)
         _add_output(command, kind)
         _add_schema(command)
+    described = _("a connection's HPACK: each field block's instructions, and the dynamic table behind it")
+    command = commands.add_parser("hpack", help=described, description=described)
+    command.set_defaults(run=_hpack, kind="hpack")
+    _add_input(command)
+    command.add_argument("--block", type=_count, metavar=_("NUMBER"), help=_("only this field block, from 1"))
     described = _("a picture: a lane per stream")
     command = commands.add_parser("timeline", help=described, description=described)
     command.set_defaults(run=_timeline, kind="timeline")
@@ -431,6 +478,8 @@ def _add_schema(command: Parser) -> None:
     command.add_argument("--proto", action="append", default=[], metavar=_("FILE"), help=proto)
     descriptors = _("what protoc --descriptor_set_out --include_imports wrote")
     command.add_argument("--descriptor-set", metavar=_("FILE"), help=descriptors)
+    reflect = _("ask the server's reflection service what the messages mean")
+    command.add_argument("--reflect", type=_address, metavar=_("HOST:PORT"), help=reflect)
 
 
 def _names(text: str) -> list[str]:

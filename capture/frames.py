@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from capture.boundaries import evidence
+from capture.boundaries import evidence, is_odd
 from capture.events import (
     ACK,
     END_HEADERS,
@@ -453,13 +453,14 @@ class FrameReader:
 
     def _is_no_boundary(self, octets: bytes, position: int) -> bool:
         """Whether a header disproves that this is a boundary: while the boundary is only inferred, by breaking any
-        rule; later by being longer than allowed and of a type, or with flags, that nobody has defined."""
+        rule, unless it is odd and another one follows; later by being longer than allowed and of a type, or with flags, that nobody has defined."""
         is_sound = bool(evidence(octets, position))
         length = int.from_bytes(octets[position : position + 3])
         if self._doubts:
-            # A frame that is not all there yet will be looked at again.
-            self._doubts -= position + FRAME_HEADER_LENGTH + length <= len(octets)
-            return not is_sound
+            stop = position + FRAME_HEADER_LENGTH + length
+            self._doubts -= stop <= len(octets)  # a frame that is not all there yet will be looked at again
+            can_see = stop + FRAME_HEADER_LENGTH <= len(octets)
+            return not is_sound and not (is_odd(octets, position) and (not can_see or evidence(octets, stop)))
         return not is_sound and length > (self.largest or LARGEST_SEEN)
 
     def _lose_state(self) -> None:

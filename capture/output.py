@@ -16,6 +16,7 @@ from kit.words import _
 if TYPE_CHECKING:
     from capture.protobuf import Schema
     from capture.views.style import Paint
+    from capture.windows import BlockedSpan
 
 MAX_GROUPED = 20_000
 """Events of a capture that are kept so that each connection can be shown by itself; longer ones are shown in their
@@ -116,6 +117,7 @@ class Table:
         self._out, self._wanted = out, wanted
         self._table = RecordTable(kind, columns=columns, paint=paint)
         self._note = _Note(out, packets, paint)
+        self._look: dict[str, Any] = {"columns": columns, "paint": paint}
 
     def show(self, records: Sequence[Any]) -> None:
         if self._wanted is not None:
@@ -124,6 +126,15 @@ class Table:
             self._note.show()
             self._out.write(self._table.feed(records))
             self._out.flush()
+
+    def show_blocked(self, spans: Sequence[BlockedSpan]) -> None:
+        """Below the windows: when one of them held its sender back, and what freed it. Times count as above."""
+        from capture.views.table import RecordTable
+
+        spans = spans if self._wanted is None else list(filter(self._wanted, spans))
+        if spans:
+            table = RecordTable("blocked", start_ns=self._table.start_ns, **self._look)
+            self._out.write("\n" + table.feed(spans))
 
     def finish(self) -> None:
         self._out.flush()

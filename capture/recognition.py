@@ -67,7 +67,8 @@ class Options:
         self.ports, self.sections, self.trace, self.live, self.emit = frozenset(ports), sections, trace, live, emit
         self.budget = Budget()
         self.undecided: dict[int, Conversation] = {}
-        """Connections that keep octets or events which may yet have to be emitted, by number."""
+        """Connections that keep octets or events which may yet have to be emitted, by number, and those that did so
+        since the pipeline looked last."""
         self.kept = 0
         """Octets, overhead included, that connections keep until they know what they are and who is who."""
 
@@ -179,7 +180,6 @@ class Conversation:
         self.is_over = True
         for side in self.sides:
             side.stop()
-        self.options.undecided.pop(self.number, None)
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
         """FIN, RST, or a new connection on the same ports. Behind a RST comes what was under way already, or all that

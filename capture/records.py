@@ -10,7 +10,10 @@ from capture.events import Event, FrameEvent, Problem
 
 if TYPE_CHECKING:
     from capture.protobuf import Schema
+    from capture.windows import BlockedSpan
 
+MAX_BLOCKED = 1_000
+"""Blocked spans kept for the end of a table; a capture with more of them is not read in a terminal."""
 KINDS = ("events", "frames", "messages", "calls", "windows", "problems")
 
 
@@ -67,20 +70,29 @@ class _Calls:
         return [*self._calls.feed([], self._messages.finish()), *self._calls.finish()]
 
 
-class _Windows:
+class WindowSamples:
     def __init__(self) -> None:
         from capture.windows import Windows
 
         self._windows = Windows()
+        self.blocked: list[BlockedSpan] = []
+        """The first MAX_BLOCKED spans in which a window held its sender back."""
 
     def feed(self, events: list[Event]) -> Sequence[Any]:
         samples = self._windows.feed(events)
-        self._windows.problems.clear()  # what is kept for others would grow with the capture
-        self._windows.blocked.clear()
+        self._drain()
         return samples
 
     def finish(self) -> Sequence[Any]:
-        return self._windows.finish()
+        samples = self._windows.finish()
+        self._drain()
+        return samples
+
+    def _drain(self) -> None:
+        """What is kept for others would grow with the capture."""
+        self._windows.problems.clear()
+        self.blocked += self._windows.blocked[: MAX_BLOCKED - len(self.blocked)]
+        self._windows.blocked.clear()
 
 
 class _Problems:
@@ -113,7 +125,7 @@ def stage(kind: str, schema: Schema | None) -> Stage:
     if kind == "frames":
         return _Frames()
     if kind == "windows":
-        return _Windows()
+        return WindowSamples()
     reading: dict[str, type[_Messages | _Calls | _Problems]]
     reading = {"messages": _Messages, "calls": _Calls, "problems": _Problems}
     return reading[kind](schema)

@@ -1,6 +1,6 @@
 """A connection's field blocks, instruction by instruction, with both dynamic tables: how HPACK saves octets.
 
-`blocks` is plain data, one `Block` a field section; `render` is text for a terminal.
+`Blocks` makes plain data, one `Block` a field section; `render` is text for a terminal.
 """
 
 from __future__ import annotations
@@ -45,14 +45,21 @@ class Block(NamedTuple):
         return self.plain - len(self.frame.section.block) if self.frame.section else 0
 
 
-def blocks(events: Iterable[Event], connection: int) -> Iterator[Block]:
-    """The field blocks of a connection, from a pipeline that was asked for traces."""
-    count = 0
-    for event in events:
-        if type(event) is FrameEvent and event.section is not None and event.connection.number == connection:
-            count += 1
-            plain = sum(_octets(name) + _octets(value) for name, value in event.section.fields)
-            yield Block(count, event, event.section.trace, plain)
+class Blocks:
+    """The field blocks of a connection, numbered as they come, from a pipeline that was asked for traces."""
+
+    def __init__(self, connection: int) -> None:
+        self._connection = connection
+        self._count = 0
+
+    def feed(self, events: Iterable[Event]) -> Iterator[Block]:
+        for event in events:
+            if type(event) is not FrameEvent or event.section is None or event.section.trace is None:
+                continue
+            if event.connection.number == self._connection:
+                self._count += 1
+                plain = sum(_octets(name) + _octets(value) for name, value in event.section.fields)
+                yield Block(self._count, event, event.section.trace, plain)
 
 
 def render(block: Block, paint: Paint, columns: int) -> str:

@@ -44,6 +44,7 @@ from kit.words import N_, _, ngettext
 
 if TYPE_CHECKING:
     from capture.protobuf import Schema
+    from capture.windows import BlockedSpan
 
 SILENCE_NS = 20_000_000
 """A silence of this length is told in a line of its own: what one burst causes follows within milliseconds."""
@@ -323,6 +324,26 @@ def _window_cells(sample: WindowSample, start: int) -> list[str]:
     ]
 
 
+def _blocked_cells(span: BlockedSpan, start: int) -> list[str]:
+    window = _("connection") if not span.window else _("stream {stream}").format(stream=number(span.window))
+    if span.end_ns is None or span.freed_by is None:
+        freed = _("never, as far as the capture goes")
+    elif span.resumed_ns is None:
+        freed = _("frame {frame}; nothing followed").format(frame=number(span.freed_by))
+    else:
+        words = _("frame {frame}; DATA {time} later")
+        freed = words.format(frame=number(span.freed_by), time=duration(span.resumed_ns - span.end_ns))
+    return [
+        milliseconds(span.start_ns - start),
+        _conn(span),
+        _arrow(span.direction),
+        window,
+        "" if span.end_ns is None else duration(span.end_ns - span.start_ns),
+        _("frame {frame}").format(frame=number(span.cause)),
+        freed,
+    ]
+
+
 def _problem_cells(problem: Problem, start: int) -> list[str]:
     return [
         number(problem.packet),
@@ -372,6 +393,18 @@ _TABLES: dict[str, tuple[list[Column], _Cells]] = {
         ],
         _window_cells,
     ),
+    "blocked": (
+        [
+            Column(N_("ms"), 9, right=True),
+            Column(N_("conn"), 4, right=True),
+            Column(N_("dir"), 3),
+            Column(N_("blocked by"), 16),
+            Column(N_("for"), 9, right=True),
+            Column(N_("used up by"), 12),
+            Column(N_("freed by"), 0),
+        ],
+        _blocked_cells,
+    ),
     "problems": (
         [
             Column(N_("packet"), 8, right=True),
@@ -387,14 +420,15 @@ _TABLES: dict[str, tuple[list[Column], _Cells]] = {
 
 
 class RecordTable:
-    """Messages, calls, windows or problems, one row each; times count from `start_ns` (the first one's)."""
+    """Messages, calls, windows, blocked spans or problems, one row each; times count from `start_ns`, else from the
+    first one's."""
 
     def __init__(
         self, kind: str, *, columns: int | None = None, paint: Paint | None = None, start_ns: int | None = None
     ) -> None:
         described, self._cells = _TABLES[kind]
         self._paint = paint or Paint(False)
-        self._start_ns = start_ns
+        self.start_ns = start_ns
         self._headed = False
         named = [column._replace(heading=_(column.heading)) for column in described]
         self._layout = Layout(named, MAX_WIDTH if columns is None else columns)
@@ -404,11 +438,11 @@ class RecordTable:
         if not records:
             return ""
         lines = []
-        if self._start_ns is None:
+        if self.start_ns is None:
             first = records[0]
-            self._start_ns = first.start_ns if isinstance(first, Call) else first.time_ns
+            self.start_ns = first.start_ns if hasattr(first, "start_ns") else first.time_ns
         if not self._headed:
             self._headed = True
             lines.append(self._paint.dim(self._layout.headings()))
-        lines += [self._layout.row(self._cells(record, self._start_ns)) for record in records]
+        lines += [self._layout.row(self._cells(record, self.start_ns)) for record in records]
         return "".join([line + "\n" for line in lines])
