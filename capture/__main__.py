@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from kit.bootstrap import reexecute
 
 reexecute()
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc-core would add lines of its own to ours on standard error
 
 from capture.command import main as main  # noqa: E402 - not before it is sure that the requirements can be imported
 

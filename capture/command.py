@@ -268,23 +268,22 @@ def _schema(options: argparse.Namespace) -> Schema | None:
             octets = Path(options.descriptor_set).read_bytes()
             schemas.append(Schema.from_descriptor_set(octets, options.descriptor_set))
         if options.reflect:
-            schemas.append(_ask(options.reflect))
+            schemas.append(_reflected(options.reflect))
         return Schema.merged(*schemas, Schema.default())
     except SchemaError as error:
-        raise Refusal(MISUSE, str(error)) from None
+        raise Refusal(MISUSE, visible(str(error))) from None
     except OSError as error:
         raise Refusal(MISUSE, visible(f"{options.descriptor_set}: {error.strerror}")) from None
 
 
-def _ask(server: tuple[str, int]) -> Schema:
-    """What a running server's reflection service says."""
+def _reflected(server: tuple[str, int]) -> Schema:
     from capture.protobuf import SchemaError
     from capture.sources.reflection import fetch
 
     try:
         return fetch(_host_port(server))
     except SchemaError as error:
-        raise Refusal(LACKING, str(error)) from None
+        raise Refusal(LACKING, visible(str(error))) from None
 
 
 class _Trouble:
@@ -478,6 +477,8 @@ def _add_schema(command: Parser) -> None:
     command.add_argument("--proto", action="append", default=[], metavar=_("FILE"), help=proto)
     descriptors = _("what protoc --descriptor_set_out --include_imports wrote")
     command.add_argument("--descriptor-set", metavar=_("FILE"), help=descriptors)
+    reflect = _("ask this server what its messages are (gRPC server reflection)")
+    command.add_argument("--reflect", type=_address, metavar=_("HOST:PORT"), help=reflect)
     reflect = _("ask the server's reflection service what the messages mean")
     command.add_argument("--reflect", type=_address, metavar=_("HOST:PORT"), help=reflect)
 

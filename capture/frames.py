@@ -453,7 +453,8 @@ class FrameReader:
 
     def _is_no_boundary(self, octets: bytes, position: int) -> bool:
         """Whether a header disproves that this is a boundary: while the boundary is only inferred, by breaking any
-        rule, unless it is odd and another one follows; later by being longer than allowed and of a type, or with flags, that nobody has defined."""
+        rule, unless it is odd and another one follows; later by being longer than allowed and of a type, or with
+        flags, that nobody has defined."""
         is_sound = bool(evidence(octets, position))
         length = int.from_bytes(octets[position : position + 3])
         if self._doubts:

@@ -113,12 +113,12 @@ class Pipeline:
         return backlog[:ready]
 
     def _make_room(self) -> None:
-        """Too much is kept: what may be nothing goes first, then the older half of the undecided gets decided."""
+        """Too much is kept: what is probably nothing goes first, and if that was not it, all that is undecided gets
+        decided by what is known."""
         for conversation in self._conversations.values():
             conversation.shrink()
         if self._options.kept + self._backlog_octets > MAX_KEPT // 2:
-            oldest = sorted(self._options.undecided.values(), key=lambda one: one.oldest() or 0)
-            for conversation in oldest[: len(oldest) // 2 + 1]:
+            for conversation in list(self._options.undecided.values()):
                 conversation.decide()
 
     # -- what the reassembler tells --------------------------------------------------------------------------------

@@ -74,7 +74,9 @@ class Flow:
     """One direction of a connection."""
 
     __slots__ = (
+        "acked",
         "acknowledged_at",
+        "bare",
         "base",
         "delivered",
         "expected",
@@ -117,7 +119,7 @@ class Flow:
         """Behind a hole: (offset, packet, time, octets, length on the wire), ordered, without overlaps."""
         self.waiting_octets = 0
         self.waits_since = 0
-        """The packet that came first of those that wait."""
+        """The packet that showed the hole: the first of those that wait, or the FIN."""
         self.handed = (0, 0)
         """Packet and time of what the long road handed on last: they never go back."""
         self.moved_at = 0
@@ -127,6 +129,10 @@ class Flow:
         self.stale = self.stale_at = 0
         """Segments that lay too far away, since `delivered` was `stale_at`."""
         self.last_packet = 0
+        self.acked: tuple[int, int, int] | None = None
+        """The last acknowledgement from this side that took the long road: its number, packet, time."""
+        self.bare: Packet | None = None
+        """The last packet that the short way took for nothing but an acknowledgement."""
         self.receive: Callable[[int, int, bytes], None] = _nobody
 
 
@@ -152,7 +158,7 @@ class Reassembler:
         self._connections = 0
         self._waiting_octets = 0
         self._holed: dict[int, Flow] = {}
-        """Flows in which something waits, by id."""
+        """Flows with a hole, by id."""
 
     def feed(self, packets: list[Packet]) -> None:
         """The hot loop: one turn a packet, and most turns end at one of the two `continue`s."""
@@ -198,6 +204,7 @@ class Reassembler:
         for flow in list(self._flows.values()):
             self._give_up_all(flow)
             self._tell_end(flow, *flow.final_at)
+            self._give_up_tail(flow)
 
     def oldest_waiting(self) -> int | None:
         """The oldest packet whose octets wait behind a hole."""
@@ -223,8 +230,10 @@ class Reassembler:
             self._octets(flow, s, seq)
         if s.flags & FIN:
             self._fin(flow, s, (seq + s.length) & _MODULUS)
-        if s.flags & ACK and _has_hole(flow.peer):
-            self._acknowledged(flow.peer, s)
+        if s.flags & ACK:
+            flow.acked = (s.ack, s.packet, s.time_ns)
+            if _has_hole(flow.peer):
+                self._acknowledged(flow.peer, s)
         for one in (flow, flow.peer):
             while _has_hole(one) and self._is_lost(one):
                 self._give_up(one)
@@ -245,13 +254,14 @@ class Reassembler:
         end = flow.delivered + _distance(flow.next, seq)
         if flow.final is None and end >= flow.delivered:
             flow.final, flow.final_at = end, (s.packet, s.time_ns)
-            if not flow.waiting:
-                flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
+            if end > flow.delivered and not flow.waiting:
+                self._begin_hole(flow, s.packet)
 
     def _tell_end(self, flow: Flow, packet: int, time_ns: int) -> None:
         """Tells that the flow ended, once all octets before its FIN have been handed on."""
         if flow.final == flow.delivered:
             flow.final = _TOLD
+            self._holed.pop(id(flow), None)
             self._listener.closed(flow, packet, time_ns, "fin")
 
     def _open(self, s: Segment, replaced: Flow | None) -> Flow:
@@ -279,6 +289,7 @@ class Reassembler:
         """No packet of this connection will come any more."""
         for flow in tcp.flows:
             self._give_up_all(flow)
+            self._give_up_tail(flow)
         if tcp.is_ours:
             self._listener.closed(tcp.flows[0], s.packet, s.time_ns, how)
 
@@ -340,16 +351,14 @@ class Reassembler:
             if known < length:
                 self._deliver(flow, packet, time_ns, octets[known:], length - known)
         del waiting[:taken]
-        if not waiting:
+        if not _has_hole(flow):
             self._holed.pop(id(flow), None)
 
     def _put_aside(self, flow: Flow, s: Segment, offset: int, octets: bytes, length: int) -> None:
         """Inserts into `waiting` what is not there yet."""
         waiting = flow.waiting
         if not waiting:
-            flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
-            flow.waits_since = s.packet
-            self._holed[id(flow)] = flow
+            self._begin_hole(flow, s.packet)
         end = offset + length
         at = max(bisect_right(waiting, offset, key=itemgetter(0)) - 1, 0)
         while at < len(waiting) and offset < end:
@@ -364,6 +373,11 @@ class Reassembler:
             at += 1
         if offset < end:
             self._insert(flow, at, s, offset, octets, end - offset)
+
+    def _begin_hole(self, flow: Flow, packet: int) -> None:
+        flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
+        flow.waits_since = packet
+        self._holed[id(flow)] = flow
 
     def _insert(self, flow: Flow, at: int, s: Segment, offset: int, octets: bytes, length: int) -> None:
         flow.waiting.insert(at, (offset, s.packet, s.time_ns, octets, length))
@@ -405,6 +419,20 @@ class Reassembler:
     def _give_up_all(self, flow: Flow) -> None:
         while _has_hole(flow):
             self._give_up(flow)
+
+    def _give_up_tail(self, flow: Flow) -> None:
+        """Tells octets that nothing followed, and that only the other side's last acknowledgement shows."""
+        acked = flow.peer.acked
+        bare = None if flow.peer.bare is None else self.decoder.decode(flow.peer.bare)
+        if bare is not None and (acked is None or bare.packet > acked[1]):
+            acked = (bare.ack, bare.packet, bare.time_ns)
+        if acked is None or flow.next is None or flow.final is not None:
+            return
+        missing = _distance(flow.next, acked[0])
+        if 1 < missing <= STALE_DISTANCE:  # 1 would be a FIN that the capture missed
+            flow.next = acked[0]
+            flow.delivered += missing
+            self._listener.hole(flow, *max(flow.handed, acked[1:]), missing, snapped=False)
 
 
 _IP_AND_TCP = struct.Struct(">BxH2xHxB14xI4xBB")

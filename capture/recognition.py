@@ -49,6 +49,8 @@ MAX_BEFORE_PREFACE = 64 << 10
 """Octets kept of a side that waits for a preface: an upgrade's request, a tunnel's, a server that speaks first."""
 MAX_HELLO = 64 << 10
 """Octets waited for a whole ClientHello. With post-quantum key shares it has about 2 KiB."""
+MAX_GAPS = 100
+"""Gaps remembered of a connection that may yet turn out to be HTTP/2."""
 DOUBTS = 8
 """Frames that must be beyond reproach after a boundary that was inferred."""
 
@@ -257,6 +259,8 @@ class Side:
         self._search = BoundarySearch(0)
         self._began = 0
         """Where this search began."""
+        self._gaps: list[tuple[int, int]] = []
+        """(offset, octets) of gaps while it was not known that this is HTTP/2."""
         self._kept = 0
         """What of `Options.kept` is this side's."""
         flow.receive = self.receive
@@ -292,6 +296,8 @@ class Side:
             self._tell_skipped(at, packet, time_ns)
             where = (packet, time_ns, conversation.record, conversation.direction_of(self))
             conversation.emit(Gap(*where, at, missing, True))
+        elif len(self._gaps) < MAX_GAPS:
+            self._gaps.append((at, missing))
         self._restart(at + missing)
 
     @property
@@ -324,6 +330,7 @@ class Side:
         if self.reader is not None:
             self.reader.close()
         if self.is_searching and self.conversation.is_http2:
+            self._tell_gaps(*self.conversation.last)
             self._tell_skipped(self._search.end, *self.conversation.last)
         self.flow.receive = _ignore
         self._forget()
@@ -436,6 +443,7 @@ class Side:
         conversation.recognised()
         if not certain:
             piece = bisect_right(self.pieces, start, key=itemgetter(0)) - 1
+            self._tell_gaps(*self.pieces[piece][1:])
             self._tell_skipped(start, *self.pieces[piece][1:])
         reader = self.reader
         if reader is None:
@@ -480,6 +488,13 @@ class Side:
         conversation.emit(Gap(*where, 0, True))
         self._restart(at)
         self.receive(packet, time_ns, rest)
+
+    def _tell_gaps(self, packet: int, time_ns: int) -> None:
+        conversation = self.conversation
+        where = (packet, time_ns, conversation.record, conversation.direction_of(self))
+        for offset, octets in self._gaps:
+            conversation.emit(Gap(*where, offset, octets, True))
+        self._gaps.clear()
 
     def _tell_skipped(self, start: int, packet: int, time_ns: int) -> None:
         if start <= self._began:

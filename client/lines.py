@@ -38,7 +38,7 @@ class Style(NamedTuple):
             case Forgotten():
                 return self.paint(_("… the server began anew meanwhile; what was said before is forgotten there"), _DIM)
             case Lost(reason):
-                return self.trouble(f"{reason} {_('Trying again …')}")
+                return self.trouble(_("{reason} Trying again …").format(reason=reason))
             case Ended():
                 return self._ended(event)
 

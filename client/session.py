@@ -51,7 +51,7 @@ UNCONFIRMED_LENGTH = 1_000
 OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_http_proxy", 0),  # grpcio would send even 127.0.0.1 to the proxy that http_proxy names
     ("grpc.initial_reconnect_backoff_ms", 100),  # the pauses are ours, above
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 10_000),  # despite its name the time that one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.keepalive_time_ms", 10_000),  # a server that has fallen silent is found out after 15 s
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -159,7 +159,9 @@ class Session:
             self._changed.notify_all()
         for call in calls:
             call.cancel()
-        self._thread.join()
+        if self._thread.ident is not None:  # it was started
+            self._thread.join()
+        self._channel.close()
 
     def join(self, seconds: float | None = None) -> bool:
         """Whether the session has ended, now or within the time."""

@@ -156,7 +156,7 @@ class Desk:
             text = _("Waiting for {file} to be saved; Ctrl-C ends this.").format(file=_relative(file))
             self._say("\n" + text)
             while _saved(file) in (saved, None):
-                time.sleep(WATCH_SECONDS)
+                _pause()
             self._say("")
 
     def hint(self, exercise: Exercise) -> int:
@@ -196,6 +196,10 @@ def _capture(named: Path | None) -> tuple[Path | None, list[FrameEvent]]:
         except CaptureError:  # not there, or being written, or damaged: there are other ways to make exercises
             continue
     return None, []
+
+
+def _pause() -> None:
+    time.sleep(WATCH_SECONDS)
 
 
 def _saved(file: Path) -> tuple[int, int] | None:

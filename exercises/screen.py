@@ -21,7 +21,9 @@ VALUE_LENGTH = 40
 ERROR_LINES = 2
 """Of what the student's code raised."""
 OCTETS_SHOWN = 16
-"""In a line of the hexdump."""
+"""In a line of the hexdump, and in a call."""
+OCTETS_CALLED = 10
+"""In a call, of an input that is longer: enough to know it by."""
 HEXDUMP_INDENT = 6
 
 CALLED, ANSWERED, RAISED, SILENT = N_("Called with"), N_("You answered"), N_("It raised"), N_("No answer")
@@ -183,4 +185,4 @@ def _shown(argument: Any) -> str:
     if len(argument) <= OCTETS_SHOWN:
         return argument.hex(" ")
     text = ngettext("{octets} … ({count} octet)", "{octets} … ({count} octets)", len(argument))
-    return text.format(octets=argument[:OCTETS_SHOWN].hex(" "), count=len(argument))
+    return text.format(octets=argument[:OCTETS_CALLED].hex(" "), count=len(argument))

@@ -55,8 +55,8 @@ class Group(NamedTuple):
 BASE = Group(
     "requirements.txt",
     (
-        "google.protobuf.json_format",
         "grpc",
+        "google.protobuf.json_format",
         "h2.connection",
         "hpack",
         "matplotlib.backends.backend_agg",

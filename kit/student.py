@@ -26,8 +26,8 @@ def state_folder() -> Path:
     return Path(base) / "grpc-wire-lab"
 
 
-def student(wanted: str | None = None) -> str:
-    """The student's name: `wanted`, which is remembered, else the remembered one, else the account's.
+def student(wanted: str | None = None, *, remember: bool = True) -> str:
+    """The student's name: `wanted`, which is remembered from then on, else the remembered one, else the account's.
 
     Raises ValueError, with a sentence for people, where `wanted` cannot be a name."""
     file = state_folder() / "student.txt"
@@ -36,8 +36,9 @@ def student(wanted: str | None = None) -> str:
         if not name or len(name) > MAX_NAME or visible(name) != name:
             text = _("A student's name has 1 to {limit} characters and no control characters.")
             raise ValueError(text.format(limit=MAX_NAME))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(name + "\n", encoding="utf-8")
+        if remember:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(name + "\n", encoding="utf-8")
         return name
     try:
         remembered = visible(file.read_text(encoding="utf-8").strip())[:MAX_NAME]

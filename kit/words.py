@@ -57,7 +57,9 @@ def N_(text: str) -> str:
 
 
 def add_language_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--lang", choices=LANGUAGES, help=_("language of everything shown (en, es)"))
+    text = _("language of everything shown (en, es)")
+    # Absent unless given: a subcommand's own --lang, not given, would else hide the one that stands before it.
+    parser.add_argument("--lang", choices=LANGUAGES, default=argparse.SUPPRESS, help=text)
 
 
 def language_from(arguments: list[str]) -> str:

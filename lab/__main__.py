@@ -28,7 +28,7 @@ COMMANDS = {
     "run": Command(N_("a guided lab: predict, run, look, explain"), "lab.runner", (BASE,)),
     "notebooks": Command(N_("JupyterLab with the notebooks"), "lab.notebooks", (BASE, NOTEBOOKS)),
     "doctor": Command(N_("what works on this machine, and how to get the rest"), "lab.doctor", ()),
-    "test": Command(N_("every check of the kit: format, lint, types, floors, tests"), "lab.checks", (BASE, TEST)),
+    "test": Command(N_("every check of the kit"), "lab.checks", (BASE, NOTEBOOKS, TEST)),
     "bundle": Command(N_("the packages in one archive, for classrooms without internet"), "lab.bundle", (BASE,)),
     "clean": Command(N_("removes what the kit made in this folder"), "lab.clean", ()),
 }

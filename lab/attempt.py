@@ -95,9 +95,13 @@ class Attempt:
         for name, run in list(self.runs.items()):
             if not self.capture(name).exists() or not facts.get(name, set()) <= run["facts"].keys():
                 del self.runs[name]
+                self.finished = None
 
-    def report(self, student: str, title: str, automatic: bool) -> dict[str, Any]:
-        """What a later command can collect from every student."""
+    def report(self, student: str, title: str, happened: Mapping[str, str], automatic: bool) -> dict[str, Any]:
+        """What a later command can collect from every student. `happened` is by prediction."""
+        predictions = {
+            name: {**prediction, "happened": happened.get(name, "")} for name, prediction in self.predictions.items()
+        }
         return {
             "report": REPORT_VERSION,
             "lab": self._lab,
@@ -108,9 +112,9 @@ class Attempt:
             "language": language(),
             "started": self.started,
             "finished": self.finished,
-            "predictions": self.predictions,
-            "happened": {name: run["facts"] for name, run in self.runs.items()},
+            "predictions": predictions,
             "checks": self.checks,
+            "facts": {name: run["facts"] for name, run in self.runs.items()},
             "seconds": self.seconds,
         }
 
@@ -155,13 +159,11 @@ def report_in_words(report: dict[str, Any]) -> str:
     lines = [_("Lab {number}").format(number=report["lab"]) + f" · {report['title']} · {report['student']}", ""]
     if report["automatic"]:
         lines += [_("Run automatically: the predictions are nobody's."), ""]
-    lines += [_("predicted"), *[f"  {p['question']}\n      {p['words']}" for p in report["predictions"].values()], ""]
-    lines.append(_("happened"))
-    for run, facts in report["happened"].items():
-        longest = max(map(width, facts), default=0)
-        lines += [f"  {run}", *[f"    {pad(name, longest)}  {value}" for name, value in facts.items()]]
-    lines += ["", _("checked"), *[f"  {check_in_words(check)}" for check in report["checks"]]]
-    return "\n".join(lines) + "\n"
+    for prediction in report["predictions"].values():
+        told = {_("predicted"): prediction["words"], _("happened"): prediction["happened"]}
+        longest = max(map(width, told))
+        lines += [prediction["question"], *[f"  {pad(name, longest)}  {said}" for name, said in told.items()], ""]
+    return "\n".join([*lines, *[check_in_words(check) for check in report["checks"]]]) + "\n"
 
 
 def check_in_words(check: Mapping[str, Any]) -> str:

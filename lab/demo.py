@@ -128,15 +128,17 @@ class Demo:
 
     def _tell_what_next(self, port: int) -> None:
         python, file = shown_interpreter(), as_typed(self.file)
-        heads = (_("timeline"), _("capture"), _("next"))
+        heads = (_("timeline"), _("capture"), _("next"), _("or"))
         texts = (
             f"{self.picture}  ({_('open it: a lane per stream')})",
             f"{self.file}  ({_('the same frames, for other programs')})",
+            _("a guided lab about what you have just seen"),
             _("a server of your own; in other terminals, clients and a tap"),
         )
         commands = (
             (),
             (f"{python} -m capture frames {file}", f"wireshark -d tcp.port=={port},http2 {file}"),
+            (f"{python} -m lab run 01",),
             (
                 f"{python} -m server",
                 f"{python} -m client {JUAN} {ROOM}",

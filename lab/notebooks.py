@@ -1,6 +1,6 @@
 """`python3 -m lab notebooks`: JupyterLab, with the notebooks of one's language.
 
-They are opened as copies in notebooks/work, which are the student's own: JupyterLab saves outputs and changes by itself,
+They are opened as copies in notebooks/work, the student's own: JupyterLab saves outputs and changes by itself,
 and in the shipped files those would stand in the way of the next update.
 """
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ChatServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Rooms in which everybody hears everybody.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class ChatServiceStub:
 
 
 class ChatServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Rooms in which everybody hears everybody.
+    """
 
     def Join(self, request, context):
         """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
@@ -116,7 +118,8 @@ def add_ChatServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ChatService:
-    """Missing associated documentation comment in .proto file."""
+    """Rooms in which everybody hears everybody.
+    """
 
     @staticmethod
     def Join(request,

@@ -38,6 +38,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ChatServiceStub:
+    """Rooms in which everybody hears everybody."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -68,6 +70,8 @@ class ChatServiceStub:
 
 @_typing.type_check_only
 class ChatServiceAsyncStub(ChatServiceStub):
+    """Rooms in which everybody hears everybody."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_chat_pb2.JoinRequest, _chat_pb2.JoinReply]  # type: ignore[assignment]
     """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
@@ -94,6 +98,8 @@ class ChatServiceAsyncStub(ChatServiceStub):
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Rooms in which everybody hears everybody."""
+
     @_abc_1.abstractmethod
     def Join(
         self,

@@ -19,8 +19,8 @@ class Log:
         """Lines that stay together."""
         if self._write is None:
             return
-        head = f"[{time.strftime('%H:%M:%S')}] [{_('SERVER')}]"
-        self._write("\n".join(f"{head} {text}" for text in texts))
+        now, who = time.strftime("%H:%M:%S"), _("SERVER")
+        self._write("\n".join(f"[{now}] [{who}] {text}" for text in texts))
 
     def joined(self, user: str, room: str) -> None:
         self.say(_("✓ {user} joined #{room}").format(user=user, room=room))

@@ -146,6 +146,8 @@ class Call:
         self._subscriber: Subscriber | None = None
         self._settled = threading.Event()
         """Response headers were sent, or the call ends without: the generator may go on."""
+        self._settling = threading.Lock()
+        """One or the other: grpcio breaks on headers after a status."""
         self._over = threading.Event()
         """grpcio has let go of the call, whoever ended it."""
         self.reader = threading.Thread(target=self._recv_loop, name="recv_loop", daemon=True)
@@ -167,30 +169,32 @@ class Call:
         if item.code is not grpc.StatusCode.OK:
             self._context.abort(item.code, item.sentence)
 
-    def end(self, ending: Refusal) -> None:
-        """After what waits in out_q. What ended the call first stands."""
-        self._out_q.end(ending)
-        self._settled.set()
+    def end(self, ending: Refusal, discard: bool = False) -> None:
+        """After what waits in out_q, unless that is discarded. What ended the call first stands."""
+        with self._settling:
+            self._out_q.end(ending, discard)
+            self._settled.set()
 
     def drop(self, ending: Refusal) -> None:
         """At once, though its client reads nothing."""
-        self._out_q.end(ending, discard=True)
+        self.end(ending, discard=True)
         _end_at_once(self._context, ending)
 
     def _ended(self) -> None:
         """grpcio calls this once, in a thread that must not wait."""
         self._over.set()
         self._service.discharge(self)
-        self._out_q.end(_GONE, discard=True)
-        self._settled.set()
+        self.end(_GONE, discard=True)
 
     def _recv_loop(self) -> None:
+        ending = _GONE
         try:
             ending = self._receive()
-        except grpc.RpcError:  # the call is over, by the client's doing or by ours
-            ending = _GONE
-        self._leave(ending)
-        self.end(ending)
+        except grpc.RpcError:
+            pass  # the call is over, by the client's doing or by ours
+        finally:
+            self._leave(ending)
+            self.end(ending)
         if not self._over.wait(STALL_SECONDS):
             self.drop(_stalled())
 
@@ -222,9 +226,11 @@ class Call:
             return Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, _("The server has no place for another room."))
         self._subscriber = subscriber
         self._service.log.joined(subscriber.user, subscriber.room)
-        self._context.send_initial_metadata((("room-epoch", epoch),))
-        self._settled.set()
-        return None
+        with self._settling:
+            if not self._settled.is_set():
+                self._context.send_initial_metadata((("room-epoch", epoch),))
+                self._settled.set()
+        return self._out_q.ending
 
     def _post(self, request: ChatMessage) -> None:
         assert self._subscriber is not None
@@ -327,7 +333,7 @@ class ChatService:
                 return self._stopping
             if self._chats is not None and len(self._calls) >= self._chats:
                 text = ngettext(
-                    "All {count} place for chatting is taken; try again when somebody has left.",
+                    "The one place for chatting is taken; try again when somebody has left.",
                     "All {count} places for chatting are taken; try again when somebody has left.",
                     self._chats,
                 )
@@ -352,7 +358,8 @@ class ChatService:
     def join(self) -> None:
         """Waits until the calls' own threads have ended; after `close`, when the calls have."""
         for reader in list(self._readers):
-            reader.join()
+            if reader.ident is not None:  # else its client had gone before it was started
+                reader.join()
 
     # What requests must fulfil
 

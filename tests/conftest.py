@@ -27,6 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"CAPTURE_VECTORS: no such folder: {FOLDER}")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Octets by their number: written out they are no name, and where they hold a time (gzip) each parallel worker
+    would collect tests of other names."""
+    if isinstance(val, bytes) and not (val.isascii() and val.decode("ascii").isprintable()):
+        return f"{len(val)} octets"
+    return None
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("vectors")
     if marker is None or "vector" not in metafunc.fixturenames:

@@ -22,10 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"kit": 0, "proto": 0, "capture": 1, "server": 2, "client": 2, "lab": 3, "exercises": 4}
 
 ORDER = {
-    "kit": "__init__ words progress bootstrap text options output rules student certificates",
+    "kit": "__init__ words progress bootstrap text options output rules student certificates catalogue",
     "proto": "__init__ chat_pb2 chat_pb2_grpc generate",
     "capture": """
-        events octets tls
+        events octets tls withheld
         packets reassembly
         hpack_tables boundaries frames recognition
         wireformat grpc_services protojson protobuf
@@ -34,14 +34,17 @@ ORDER = {
         pipeline
         synthesis pcap
         sources.__init__ sources.files sources.faults sources.ends sources.loop sources.recording sources.relay
-        sources.tap sources.sniff sources.tshark
+        sources.tap sources.sniff sources.tshark sources.reflection
         records
         views.__init__ views.quantities views.style views.describe views.hpack views.picture views.table views.timeline
-        export report __init__ output command __main__ sniff_grpc
+        export report __init__ output parallel command __main__ sniff_grpc
     """,
     "server": "__init__ rooms stores sessions log listening contract threaded asynchronous command __main__ server",
     "client": "__init__ events failures session lines scripted terminal by_hand command __main__ client",
-    "lab": "__init__ system bench attempt lesson runner labs bundle checks clean demo doctor notebooks __main__",
+    "lab": """
+        __init__ system bench attempt lesson figures labs terminal guide runner
+        bundle checks clean demo doctor notebooks __main__
+    """,
     "exercises": """
         __init__ caller course solutions *.__init__ *.exercise checker *.check progress results screen command __main__
     """,
@@ -50,7 +53,7 @@ ORDER = {
 
 NEVER = {("capture", "proto"): "capture is handed descriptors, or reads a descriptor set as data"}
 
-EDGES = ("capture.sources", "capture.output", "capture.command", "capture.__main__", "capture.sniff_grpc")
+EDGES = tuple(f"capture.{name}" for name in ("sources", "output", "parallel", "command", "__main__", "sniff_grpc"))
 """The modules of capture that may do I/O, and what runs its command line; the others are the core."""
 
 BANNED_MODULES = {
@@ -71,8 +74,8 @@ HEAVY = {"IPython", "grpc", "lxml", "matplotlib", "numpy", "pandas", "pyshark", 
 
 def modules(package: str) -> dict[str, Path]:
     """Dotted name (`capture.sources.tap`, `kit.__init__`) -> file."""
-    files = sorted((ROOT / package).rglob("*.py"))
-    return {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in files}
+    names = {".".join(file.relative_to(ROOT).with_suffix("").parts): file for file in (ROOT / package).rglob("*.py")}
+    return {name: names[name] for name in sorted(names) if ".work." not in name}  # students' copies
 
 
 OURS = {name: file for package in FLOORS for name, file in modules(package).items()}

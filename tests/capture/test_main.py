@@ -498,6 +498,13 @@ def test_the_tap_shows_frames_as_they_pass_and_leaves_the_same_in_a_file(
     assert [record["message"] for record in run("messages", path, "--format", "jsonl").records] == [{"1": "Juan"}] * 2
 
 
+def test_a_server_without_reflection_is_said_to_lack_it(greeter: int, capture_file: Path) -> None:
+    ran = whole("messages", capture_file, "--reflect", f"127.0.0.1:{greeter}")
+    assert ran.status == 3
+    assert len(ran.err.splitlines()) == 1
+    assert "does not offer reflection" in ran.err or "services" in ran.err
+
+
 def test_a_tap_that_cannot_listen_ends_with_3(greeter: int) -> None:
     ran = whole("tap", "--listen", greeter, "--server", f"127.0.0.1:{greeter}")
     assert ran.status == 3

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capture import assembly, streams
-from capture.events import Direction, Event, FrameType, MessageEvent, Problem, Unknown
+from capture.events import Direction, Event, FrameType, MessageEvent, Packet, Problem, Unknown
 from capture.messages import MAX_RESET, Messages, trouble_with
+from capture.pcap import read
+from capture.pipeline import Pipeline
 from capture.protobuf import MAX_MESSAGE_OCTETS, Schema
 from tests.capture.factory import CLIENT, PATH, SERVER, Talk, message
 
@@ -673,27 +675,35 @@ def test_too_many_streams_let_the_oldest_go_and_it_is_then_as_after_a_late_start
 # --- Captures made by others
 
 
+def packets_of(grpc_tsv: Path) -> list[Packet]:
+    with grpc_tsv.with_name(grpc_tsv.name.removesuffix(".grpc.tsv")).open("rb") as stream:
+        return [packet for batch in read(stream) for packet in batch]
+
+
+def messages_of(packets: list[Packet], ports: set[int] | None = None) -> list[MessageEvent]:
+    pipeline = Pipeline(ports=ports or ())
+    events = pipeline.feed(packets) + pipeline.finish()
+    return [item for item in run(events) if isinstance(item, MessageEvent)]
+
+
 @pytest.mark.vectors("third_party/**/*.grpc.tsv")
 def test_captures_made_by_others_have_the_messages_that_wireshark_found(vector: Path) -> None:
-    from capture.pcap import read
-    from capture.pipeline import Pipeline
-
-    pipeline = Pipeline()
-    events: list[Event] = []
-    with vector.with_name(vector.name.removesuffix(".grpc.tsv")).open("rb") as stream:
-        for batch in read(stream):
-            events += pipeline.feed(batch)
-    events += pipeline.finish()
     found = [
-        [
-            str(item.packet),
-            str(item.connection.number),
-            str(item.stream_id),
-            str(int(item.compressed)),
-            str(item.length),
-        ]
-        for item in run(events)
-        if isinstance(item, MessageEvent)
+        [str(number) for number in (m.packet, m.connection.number, m.stream_id, int(m.compressed), m.length)]
+        for m in messages_of(packets_of(vector))
     ]
     with vector.open() as rows:
         assert found == list(csv.reader(rows, delimiter="\t"))
+
+
+@pytest.mark.vectors("third_party/**/*.grpc.tsv")
+def test_a_capture_cut_anywhere_has_some_of_the_whole_one_s_messages_and_no_others(vector: Path) -> None:
+    packets = packets_of(vector)
+    whole = messages_of(packets)
+    ports = {int(message.connection.server.rpartition(":")[2]) for message in whole}
+    known = {(m.connection.client, m.direction, m.stream_id, m.packet, m.data): m.path for m in whole}
+    for cut in range(len(packets)):
+        for part in (packets[cut:], packets[:cut], packets[:cut] + packets[cut + 1 :]):
+            for m in messages_of(part, ports):
+                path = known[m.connection.client, m.direction, m.stream_id, m.packet, m.data]
+                assert m.path in (None, path)

@@ -316,7 +316,9 @@ def scapy_tunnels() -> dict[str, Callable[[Any], bytes]]:
         "vxlan": lambda inner: bytes(
             ether / outer / scapy.UDP(sport=4444, dport=4789) / scapy.VXLAN(vni=7) / ether / inner
         ),
-        "mpls": lambda inner: bytes(scapy.Ether(type=0x8847) / mpls.MPLS(label=3, s=0) / mpls.MPLS(label=4, s=1) / inner),
+        "mpls": lambda inner: bytes(
+            scapy.Ether(type=0x8847) / mpls.MPLS(label=3, s=0) / mpls.MPLS(label=4, s=1) / inner
+        ),
         "pppoe": lambda inner: bytes(
             scapy.Ether(type=0x8864)
             / scapy.PPPoE(sessionid=1)

@@ -8,7 +8,9 @@ import pytest
 
 from capture import pings
 from capture.events import Event
+from capture.pcap import read
 from capture.pings import KEEPALIVE_SILENCE_NS, PingName, Pings, Purpose
+from capture.pipeline import Pipeline
 from tests.capture.factory import CLIENT, SERVER, Talk
 
 RANDOM = bytes.fromhex("dcaf28716cf17116")
@@ -155,10 +157,8 @@ def test_a_ping_whose_octets_are_missing_is_a_ping() -> None:
 
 @pytest.mark.vectors("third_party/packt-grpc-go/*.pcapng")
 def test_grpc_go_s_pings_measure_and_each_is_answered(vector: Path) -> None:
-    from capture.pcap import read
-    from capture.pipeline import Pipeline
-
-    pipeline, events = Pipeline(), []
+    pipeline = Pipeline()
+    events: list[Event] = []
     with vector.open("rb") as stream:
         for batch in read(stream):
             events += pipeline.feed(batch)

@@ -221,10 +221,10 @@ segments_of_a_stream = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
-@given(segments_of_a_stream, st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
+@settings(max_examples=250, deadline=None)
+@given(segments_of_a_stream, st.integers(0, 2**32 - 1), st.booleans())
 def test_any_segments_give_each_octet_as_it_came_first(
-    segments: list[tuple[int, int, int]], initial: int, is_long: bool, has_syn: bool
+    segments: list[tuple[int, int, int]], initial: int, is_long: bool
 ) -> None:
     """Against a model that keeps octets one by one."""
     tape = Tape()
@@ -254,10 +254,9 @@ def test_any_segments_give_each_octet_as_it_came_first(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.binary(min_size=1, max_size=300), st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
-def test_shuffled_doubled_and_recut_segments_give_the_stream(
-    octets: bytes, initial: int, rnd: random.Random
-) -> None:
+@given(st.binary(min_size=1, max_size=300), st.integers(0, 2**32 - 1), st.integers(0, 2**32))
+def test_shuffled_doubled_and_recut_segments_give_the_stream(octets: bytes, initial: int, seed: int) -> None:
+    rnd = random.Random(seed)
     tape = Tape()
     talk = tape.talk(seq=(initial, 7)).shake()
     cuts = sorted({0, len(octets), *(rnd.randrange(len(octets)) for _ in range(rnd.randrange(8)))})
@@ -536,7 +535,7 @@ def test_segments_left_over_from_elsewhere_are_not_believed(road: Road, far: int
     assert (ear.octets(), ear.holes) == (b"".join(b"right" * (i + 1) for i in range(10)), [])
 
 
-@pytest.mark.parametrize("missed", [2**30 - 5, 2**30 + 5, 2**31 - 1, 2**31 + 5, 3 * 2**30 - 100])
+@pytest.mark.parametrize("missed", [2**30 - 500, 2**30 + 5, 2**31 - 1, 2**31 + 5, 3 * 2**30 - 100])
 def test_a_flow_goes_on_where_it_is_after_very_much_was_missed(road: Road, missed: int) -> None:
     talk = road().shake().send(UP, b"before").skip(UP, missed)
     for _ in range(20):

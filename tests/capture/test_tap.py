@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
+import os
 import random
 import socket
 import ssl
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ def dial(tap: Tap, host: str = LOOPBACK) -> socket.socket:
     return connection
 
 
+def knock(tap: Tap) -> bytes:
+    """Connects to be refused: the reset may come while connecting or after it."""
+    with dial(tap) as client:
+        return receive_all(client)
+
+
 @contextlib.contextmanager
 def connected(tap: Tap, origin: Origin) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The client's socket and the server's."""
@@ -84,6 +90,25 @@ def receive_all(connection: socket.socket) -> bytes:
     while piece := connection.recv(65_536):
         octets += piece
     return bytes(octets)
+
+
+def send_all(connection: socket.socket, octets: bytes) -> None:
+    connection.sendall(octets)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def send_until_stuck(connection: socket.socket, octets: bytes, seconds: float = 0.5) -> int:
+    """How many octets go in before nothing has been taken for so long. They are `octets` over and over."""
+    sent = 0
+    connection.settimeout(seconds)
+    try:
+        while True:
+            sent += connection.send(octets[sent % len(octets) :])
+            assert sent < 1 << 30, "nothing slows the sender"
+    except TimeoutError:
+        return sent
+    finally:
+        connection.settimeout(PATIENCE)
 
 
 def is_silent(connection: socket.socket, seconds: float = 0.1) -> bool:
@@ -146,7 +171,6 @@ def octets_of(packets: list[Packet], origin: Origin, direction: Direction) -> by
 
 def everything(tap: Tap) -> list[Packet]:
     """All that a closed tap has to give."""
-    assert tap.packets(0) or True
     return [packet for batch in tap for packet in batch]
 
 
@@ -165,7 +189,8 @@ def tshark(path: Path, *arguments: str) -> str:
 
 
 def wireshark_finds_nothing(path: Path) -> None:
-    told = "tcp.analysis.flags || _ws.expert.severity >= Warning || tcp.checksum.status == 0 || ip.checksum.status == 0"
+    told = "tcp.analysis.flags || (_ws.expert.severity >= Warning && !tcp.flags.reset)"
+    told += " || tcp.checksum.status != 1 || ip.checksum.status == 0"
     assert tshark(path, "-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-Y", told) == ""
 
 
@@ -176,11 +201,8 @@ def test_octets_pass_both_ways_at_once_unchanged_and_are_recorded(origin: Origin
     path = tmp_path / "tap.pcapng"
     sent = [random.Random(way).randbytes(1_500_000) for way in (CLIENT, SERVER)]
     with Tap(origin.address, write=path) as tap, connected(tap, origin) as ends:
-        senders = [
-            in_thread(lambda e=end, o=octets: (e.sendall(o), e.shutdown(socket.SHUT_WR)))
-            for end, octets in zip(ends, sent, strict=True)
-        ]  # type: ignore[misc]  # the defaults bind now
-        receivers = [in_thread(lambda e=end: receive_all(e)) for end in ends]  # type: ignore[misc]  # as above
+        senders = [in_thread(partial(send_all, *pair)) for pair in zip(ends, sent, strict=True)]
+        receivers = [in_thread(partial(receive_all, end)) for end in ends]
         assert [receiver.result(PATIENCE) for receiver in receivers] == [sent[SERVER], sent[CLIENT]]
         for sender in senders:
             sender.result(PATIENCE)
@@ -227,10 +249,8 @@ def test_a_reset_behind_a_half_close_is_passed_on(origin: Origin) -> None:
         client.shutdown(socket.SHUT_WR)
         assert receive_all(server) == b""
         reset(client)
-        with pytest.raises(OSError) as caught:  # noqa: PT011 - which one is asserted next
-            while True:
-                server.sendall(bytes(1000))
-        assert caught.value.errno in (errno.ECONNRESET, errno.EPIPE)
+        with pytest.raises(ConnectionError):
+            send_until_stuck(server, bytes(1000))
         until(lambda: not tap.connections)
 
 
@@ -281,11 +301,8 @@ def test_a_client_with_ipv4_and_a_server_with_ipv6_are_recorded_in_ipv6(tmp_path
 
 def test_a_slow_receiver_slows_its_sender_and_loses_nothing(origin: Origin) -> None:
     with Tap(origin.address) as tap, connected(tap, origin) as (client, server):
-        client.settimeout(1.0)
-        sent, octets = 0, random.Random(1).randbytes(1 << 20)
-        with pytest.raises(TimeoutError):
-            while sent < 1 << 30:
-                sent += client.send(octets[sent % len(octets) :])
+        octets = random.Random(1).randbytes(1 << 20)
+        sent = send_until_stuck(client, octets)
         assert tap.connections[0].sent < sent < 100 << 20
         client.shutdown(socket.SHUT_WR)
         received = receive_all(server)
@@ -294,15 +311,11 @@ def test_a_slow_receiver_slows_its_sender_and_loses_nothing(origin: Origin) -> N
 
 
 def test_a_reset_overtakes_what_nobody_takes(origin: Origin) -> None:
-    with Tap(origin.address) as tap, connected(tap, origin) as (client, _server):
-        client.settimeout(0.5)
-        with pytest.raises(TimeoutError):
-            while True:
-                client.send(bytes(1 << 20))
+    with Tap(origin.address) as tap, connected(tap, origin) as (client, server):
+        send_until_stuck(client, bytes(1 << 20))
         reset(client)
-        _server.settimeout(PATIENCE)
         with pytest.raises(ConnectionResetError):
-            receive_all(_server)
+            receive_all(server)
         until(lambda: not tap.connections)
 
 
@@ -310,8 +323,8 @@ def test_a_server_that_is_not_there_is_recorded_and_the_tap_stays(tmp_path: Path
     path, gone = tmp_path / "tap.pcapng", Origin()
     gone.listener.close()
     with Tap(gone.address, write=path) as tap:
-        with dial(tap) as client, pytest.raises(ConnectionResetError):
-            receive_all(client)
+        with pytest.raises(ConnectionResetError):
+            knock(tap)
         until(lambda: tap.problems)
         assert tap.problems[0].reason == "connection 0: the server cannot be reached: Connection refused"
         assert tap.connections == []
@@ -403,9 +416,23 @@ def test_packets_returns_after_its_timeout_and_when_the_tap_is_closed(origin: Or
     tap.close()
 
 
-def test_a_full_disk_ends_the_file_and_not_the_traffic(origin: Origin) -> None:
-    with Tap(origin.address, write=Path("/dev/full").open("wb", buffering=0)) as tap:  # noqa: SIM115 - it is never flushed
-        pass
+def test_a_file_that_can_be_written_no_further_is_told_of_and_the_traffic_goes_on(origin: Origin) -> None:
+    reading, writing = os.pipe()
+    with open(writing, "wb", buffering=0) as stream, Tap(origin.address, write=stream) as tap:
+        os.close(reading)
+        with connected(tap, origin) as (client, server):
+            client.sendall(b"goes on")
+            assert receive(server, 7) == b"goes on"
+            until(lambda: tap.problems)
+            client.sendall(b"and on")
+            assert receive(server, 6) == b"and on"
+    assert [p.reason for p in tap.problems] == ["the capture file cannot be written any further: Broken pipe"]
+    assert octets_of(everything(tap), origin, CLIENT) == b"goes onand on"
+
+
+def test_a_full_disk_is_told_at_the_start(origin: Origin) -> None:
+    with pytest.raises(TapError, match="/dev/full cannot be written: No space left on device"):
+        Tap(origin.address, write="/dev/full").start()
 
 
 def test_longer_pieces_than_a_packet_holds_are_split(origin: Origin, tmp_path: Path) -> None:
@@ -442,7 +469,7 @@ def test_closing_resets_what_is_open_and_leaves_no_thread_and_no_port(origin: Or
 def test_closing_passes_on_what_has_arrived_and_lets_a_good_end_be_one(origin: Origin, tmp_path: Path) -> None:
     path = tmp_path / "tap.pcapng"
     with Tap(origin.address, write=path) as tap, connected(tap, origin) as (client, server):
-        echo = in_thread(lambda: (server.sendall(receive_all(server)), server.close()))
+        echo = in_thread(lambda: send_all(server, receive_all(server)))
         client.sendall(b"the last words")
         client.shutdown(socket.SHUT_WR)
         tap.close()
@@ -459,7 +486,10 @@ def test_what_keeps_a_tap_from_starting_is_said_in_a_sentence(origin: Origin, tm
         ({"server": ("127.0.0.2", port), "listen": origin.address}, f"the tap cannot listen on {LOOPBACK}:{port}: "),
         ({"server": ("no.such.host.invalid", port)}, "no.such.host.invalid is no address of a host: "),
         ({"server": origin.address, "listen": ("256.1.1.1", 0)}, "256.1.1.1 is no address of a host: "),
-        ({"server": origin.address, "listen": (LOOPBACK, 70_000)}, "127.0.0.1 is no address of a host: "),
+        (
+            {"server": origin.address, "listen": (LOOPBACK, 70_000)},
+            "a port is a number from 0 to 65535, and this is 70000",
+        ),
         ({"server": origin.address, "write": tmp_path / "no" / "file"}, f"{tmp_path}/no/file cannot be written: "),
     ]:
         with pytest.raises(TapError) as caught:
@@ -494,7 +524,7 @@ def test_a_throttle_keeps_its_rate(origin: Origin) -> None:
         began = time.monotonic()
         client.sendall(bytes(30_000))
         receive(server, 30_000)
-        assert 0.25 < time.monotonic() - began
+        assert time.monotonic() - began > 0.25
     pieces = [len(s.payload) for s in segments(everything(tap), origin) if s.payload]
     assert sum(pieces) == 30_000
     assert max(pieces) <= 1_000
@@ -571,8 +601,8 @@ def test_refusing_is_for_new_connections_and_can_be_for_one_of_them(origin: Orig
     with Tap(origin.address, write=path) as tap:
         tap.set_faults(Faults(refuse=True), connection=1)
         with connected(tap, origin) as first:
-            with dial(tap) as second, pytest.raises(ConnectionResetError):
-                receive_all(second)
+            with pytest.raises(ConnectionResetError):
+                knock(tap)
             first[0].sendall(b"first")
             assert receive(first[1], 5) == b"first"
             with connected(tap, origin) as third:
@@ -624,8 +654,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """One that signs itself, for localhost."""
     folder = tmp_path_factory.mktemp("tls")
     certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext".split()
-    names = ["subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
     subprocess.run([*command, *names], check=True, capture_output=True)
     return certificate, key
 
@@ -645,11 +675,12 @@ def test_with_tls_on_both_sides_the_plaintext_is_recorded(
         )
         with wrap(dial(tap), certificate[0]) as client, accepted.result(PATIENCE) as server:
             assert (client.selected_alpn_protocol(), server.selected_alpn_protocol()) == ("h2", "h2")
-            echo = in_thread(lambda: server.sendall(receive(server, len(octets))))
-            sender = in_thread(lambda: client.sendall(octets))
-            assert receive(client, len(octets)) == octets
-            sender.result(PATIENCE)
-            echo.result(PATIENCE)
+            for start in range(0, len(octets), 100_000):  # an SSLSocket is not for two threads at once
+                piece = octets[start : start + 100_000]
+                echo = in_thread(lambda: server.sendall(receive(server, 100_000)))
+                client.sendall(piece)
+                assert receive(client, 100_000) == piece
+                echo.result(PATIENCE)
     packets = everything(tap)
     assert [octets_of(packets, origin, way) for way in Direction] == [octets, octets]
 
@@ -680,7 +711,8 @@ def test_a_half_closed_tls_connection_goes_on_the_other_way(origin: Origin, cert
             server.sendall(b"the answer")
             assert step(lambda: tls.read(100)) == b"the answer"
             server.close()
-            assert step(lambda: tls.read(100)) == b""
+            with pytest.raises(ssl.SSLZeroReturnError):  # closed both ways, and well
+                step(lambda: tls.read(100))
     found = segments(everything(tap), origin)
     assert sum("F" in segment.names for segment in found) == 2
     assert not any("R" in segment.names for segment in found)
@@ -746,8 +778,8 @@ def test_a_server_that_the_tap_does_not_trust_is_told_of(origin: Origin, certifi
 
     with Tap(origin.address, server_tls=context_towards_server()) as tap:
         server = in_thread(refuse)
-        with dial(tap) as client, pytest.raises(ConnectionResetError):
-            receive_all(client)
+        with pytest.raises(ConnectionResetError):
+            knock(tap)
         server.result(PATIENCE)
         until(lambda: tap.problems)
         assert tap.problems[0].reason == "connection 0: TLS with the server failed: CERTIFICATE_VERIFY_FAILED"
@@ -779,17 +811,18 @@ def test_wireshark_and_the_pipeline_see_the_same_frames_of_grpc_traffic(
     with Tap(echo_server, write=path) as tap:
         options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.insecure_channel(tap.address, options) as channel:
-            call = channel.stream_stream("/lab.Echo/Echo")
+            call: Any = channel.stream_stream("/lab.Echo/Echo")
             assert list(call(iter(sent), timeout=PATIENCE)) == sent
         until(lambda: not tap.connections)
     pipeline = Pipeline()
-    events = [event for batch in [everything(tap)] for event in pipeline.feed(batch)] + pipeline.finish()
+    events = [event for batch in tap for event in pipeline.feed(batch)] + pipeline.finish()
     again = Pipeline()
     assert [*again.feed(file_packets(path)), *again.finish()] == events
     frames = [event for event in events if isinstance(event, FrameEvent)]
     assert {frame.type_code for frame in frames} >= {FrameType.HEADERS, FrameType.DATA, FrameType.SETTINGS}
     shown = tshark(
-        path, "-d", f"tcp.port=={echo_server[1]},http2", "-Y", "http2.type", "-T", "fields", "-e", "frame.number",
+        path, "--disable-protocol", "grpc",  # it trips over some frames and then drops those behind them
+        "-d", f"tcp.port=={echo_server[1]},http2", "-Y", "http2.type", "-T", "fields", "-e", "frame.number",
         "-e", "http2.type", "-e", "http2.streamid", "-e", "http2.length",
     )  # fmt: skip
     rows = []
@@ -801,12 +834,13 @@ def test_wireshark_and_the_pipeline_see_the_same_frames_of_grpc_traffic(
 
 
 def test_calls_over_tls_are_recorded_as_plaintext(echo_server: tuple[str, int], certificate: tuple[Path, Path]) -> None:
+    sent = [bytes([i]) * 1_000_000 for i in range(5)]
     credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
     with Tap(echo_server, tls=context_towards_clients(*certificate)) as tap:
         options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(f"localhost:{tap.port}", credentials, options) as channel:
-            call = channel.stream_stream("/lab.Echo/Echo")
-            assert list(call(iter([b"secret"]), timeout=PATIENCE)) == [b"secret"]
+            call: Any = channel.stream_stream("/lab.Echo/Echo")
+            assert list(call(iter(sent), timeout=PATIENCE)) == sent
     pipeline = Pipeline()
     events = pipeline.feed(everything(tap))
     paths = {

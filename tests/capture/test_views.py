@@ -109,13 +109,10 @@ def said_of(octets: bytes, direction: int = UP) -> str:
 
 
 def said_of_events(events: list[Event]) -> str:
-    describer, said = Describer(Schema.default()), ""
-    for event in events:
-        if isinstance(event, FrameEvent):
-            said = " · ".join(describer.describe(event).parts)
-        else:
-            describer.see(event)
-    return said
+    *_others, last = [
+        item for item in Describer(Schema.default(), live=True).feed(events) if isinstance(item.event, FrameEvent)
+    ]
+    return " · ".join(last.parts)
 
 
 # --- quantities
@@ -180,7 +177,7 @@ def test_octets_are_powers_of_two_only_where_nothing_is_lost() -> None:
          "ENABLE_PUSH 0 · INITIAL_WINDOW_SIZE 4 MiB · 0x0099 (unregistered) 7"),
         (settings((0xFE03, 1)), "0xfe03 (gRPC: true-binary metadata allowed) 1"),
         (frame(4, 1), "acknowledges the other side's settings"),
-        (window_update(0, 1000), "connection window + 1,000 → 66,535"),
+        (window_update(0, 1000), "+ 1,000 → 66,535 · connection window"),
         (rst_stream(1, 8), "CANCEL (8): no longer wanted"),
         (rst_stream(1, 0x99), "unregistered error 0x99"),
         (goaway(0x7FFFFFFF), "NO_ERROR (0): no error: all is well · last stream 2^31−1: none is refused yet"),
@@ -328,7 +325,7 @@ def test_a_selection_hides_rows_but_not_what_they_change() -> None:
     rows = [line for line in text.splitlines() if "WINDOW_UPDATE" in line]
     assert len(rows) == 4
     assert "SETTINGS" not in text
-    assert "connection window + 29 → 65,523" in rows[0]
+    assert "+ 29 → 65,523 · connection window" in rows[0]
 
 
 def test_problems_and_gaps_stand_where_they_happened() -> None:

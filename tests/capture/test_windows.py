@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capture import windows
+from capture import withheld
 from capture.events import Direction, ErrorCode, Event, FrameType, Setting, WindowSample
 from capture.windows import INITIAL_WINDOW, MAX_WINDOW, BlockedSpan, Windows, blocked_spans
 from tests.capture.factory import CLIENT, SERVER, Talk
@@ -16,7 +16,8 @@ Row = tuple[Direction, int, int, int]
 
 
 def run(events: list[Event]) -> list[Row]:
-    return [row(sample) for sample in Windows().feed(events)]
+    model = Windows()
+    return [row(sample) for sample in model.feed(events) + model.finish()]
 
 
 def row(sample: WindowSample) -> Row:
@@ -26,6 +27,7 @@ def row(sample: WindowSample) -> Row:
 def problems(events: list[Event]) -> list[str]:
     model = Windows()
     model.feed(events)
+    model.finish()
     assert all(problem.layer == "http2" for problem in model.problems)
     assert all(problem.error_code == ErrorCode.FLOW_CONTROL_ERROR for problem in model.problems)
     return [problem.reason for problem in model.problems]
@@ -56,6 +58,7 @@ def test_a_sample_has_the_time_of_its_cause() -> None:
     talk = begun()
     talk.request(1)
     frame = talk.data(CLIENT, 1, b"x")
+    talk.window_update(SERVER, 0, 1)
     sample = Windows().feed(talk.events)[0]
     assert (sample.time_ns, sample.connection) == (frame.time_ns, talk.connection)
 
@@ -177,7 +180,8 @@ def test_causes_count_the_frames_of_all_connections() -> None:
     one.data(CLIENT, 1, b"x")
     two.data(CLIENT, 1, b"x")
     events = [event for pair in zip(one.events, two.events, strict=True) for event in pair]
-    samples = Windows().feed(events)
+    model = Windows()
+    samples = model.feed(events) + model.finish()
     assert [(sample.connection.number, sample.cause) for sample in samples] == [(0, 10), (0, 10), (1, 11), (1, 11)]
 
 
@@ -205,7 +209,7 @@ def test_windows_are_what_was_given_less_what_was_taken(
     model, batched = Windows(), []
     for at in range(0, len(talk.events), step):
         batched += model.feed(talk.events[at : at + step])
-    assert batched == Windows().feed(talk.events)
+    assert [row(sample) for sample in batched + model.finish()] == run(talk.events)
 
 
 # --- What is not known
@@ -254,8 +258,9 @@ def test_settings_first_are_not_enough_for_a_start_without_a_preface_before_them
     assert run(talk.events) == []
 
 
-def test_a_capture_of_one_direction_shows_no_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "MAX_HELD", 4)
+@pytest.mark.parametrize("held", [4, 10_000])
+def test_a_capture_of_one_direction_shows_no_windows(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(withheld, "MAX_WITHHELD", held)
     talk = Talk()
     talk.settings(CLIENT)
     talk.request(1)
@@ -263,8 +268,6 @@ def test_a_capture_of_one_direction_shows_no_windows(monkeypatch: pytest.MonkeyP
         talk.data(CLIENT, 1, bytes(10000))
     assert run(talk.events) == []
     assert problems(talk.events) == []
-    talk.settings(SERVER)
-    assert run(talk.events) == []
 
 
 def test_a_gap_ends_what_was_known_and_streams_that_open_later_are_known_again() -> None:
@@ -276,7 +279,52 @@ def test_a_gap_ends_what_was_known_and_streams_that_open_later_are_known_again()
     talk.window_update(SERVER, 0, 5)
     talk.request(3)
     talk.data(CLIENT, 3, b"x")
-    assert run(talk.events) == [(CLIENT, 0, 65534, 5), (CLIENT, 1, 999, 5), (CLIENT, 3, 999, 9)]
+    assert run(talk.events) == [(CLIENT, 3, 999, 9)]
+
+
+def test_what_was_counted_while_nobody_knew_of_a_gap_is_not_told() -> None:
+    talk = begun(server_window=1000)
+    talk.request(1)
+    talk.data(CLIENT, 1, bytes(600))
+    talk.window_update(SERVER, 1, 1)
+    talk.data(CLIENT, 1, bytes(600))  # after an update that the gap holds
+    talk.gap(SERVER)
+    assert run(talk.events) == [(CLIENT, 0, 64935, 5), (CLIENT, 1, 400, 5), (CLIENT, 1, 401, 6)]
+    assert problems(talk.events) == []
+    assert blocked_spans(talk.events) == []
+
+
+def test_live_nothing_is_held_once_both_sides_were_heard() -> None:
+    talk = begun()
+    talk.request(1)
+    talk.data(CLIENT, 1, b"x")
+    assert [row(sample) for sample in Windows(live=True).feed(talk.events)] == [
+        (CLIENT, 0, 65534, 5),
+        (CLIENT, 1, 65534, 5),
+    ]
+
+
+def test_samples_come_in_the_order_of_their_causes_though_one_connection_falls_silent() -> None:
+    one, two = begun(), Talk(1)
+    two.begin()
+    one.request(1)
+    two.request(1)
+    one.data(CLIENT, 1, b"x")
+    for _ in range(5):
+        two.data(CLIENT, 1, b"x")
+        two.window_update(SERVER, 0, 1)
+    assert sorted(run(one.events + two.events), key=lambda entry: entry[3]) == run(one.events + two.events)
+
+
+def test_no_more_is_held_than_agreed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(withheld, "MAX_WITHHELD", 6)
+    talk = begun()
+    talk.request(1)
+    for _ in range(10):
+        talk.data(CLIENT, 1, b"x")
+    model = Windows()
+    assert len(model.feed(talk.events)) == 14
+    assert len(model.finish()) == 6
 
 
 def test_an_acknowledgement_of_settings_that_a_gap_holds_is_noticed() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random
 
 import pytest
-from hyperframe.frame import Frame
+from hyperframe.frame import ExtensionFrame
 
 from capture.views.style import Paint
 from exercises.checker import Failure, Outcome, Student, check, frames_of
@@ -192,14 +193,18 @@ def test_a_plain_tuple_in_the_right_order_passes(tmp_path: Path) -> None:
 # What is right
 
 
-def test_the_encoder_agrees_with_an_independent_reading() -> None:
-    for case in (case for one in checks(Student("Juan")) for case in one.cases):
-        frame, length = Frame.parse_frame_header(memoryview(case.octets))
-        assert length == case.expected["length"]
-        assert frame.stream_id == case.expected["stream_id"]
-        defined = {flag.bit for flag in frame.defined_flags if flag.name in frame.flags}
-        assert all(case.expected["flags"] & bit for bit in defined)
-        assert getattr(frame, "type", None) in (case.expected["type"], None)
+def test_the_encoder_agrees_with_independent_ones(juan: Student) -> None:
+    """hyperframe knows no reserved bit; struct reads it as part of the identifier, which it is not."""
+    for case in (case for one in checks(juan) for case in one.cases):
+        numbers = case.expected
+        frame = ExtensionFrame(numbers["type"], numbers["stream_id"], numbers["flags"])
+        frame.body_len = numbers["length"]
+        octets = bytearray(case.octets)
+        octets[5] &= 0x7F
+        assert frame.serialize()[:9] == octets
+        first, length, type_code, flags, stream_id = struct.unpack(">BHBBL", case.octets)
+        read = {"length": first << 16 | length, "type": type_code, "flags": flags, "stream_id": stream_id % 2**31}
+        assert read == numbers
 
 
 def test_the_capture_is_asked_for_headers_that_stand_in_it_octet_by_octet(juan: Student) -> None:

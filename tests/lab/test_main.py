@@ -17,7 +17,7 @@ def lab(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("arguments", [(), ("nothing",), ("demo", "--nothing"), ("test", "extra"), ("--lang", "xx")])
+@pytest.mark.parametrize("arguments", [("nothing",), ("demo", "--nothing"), ("test", "extra"), ("--lang", "xx")])
 def test_misuse_is_one_line_and_status_2(arguments: tuple[str, ...]) -> None:
     done = lab(*arguments)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1), done.stderr
@@ -35,3 +35,10 @@ def test_each_command_has_help(command: str) -> None:
     done = lab(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"-m lab {command}" in done.stdout
+
+
+def test_alone_it_lists_the_labs() -> None:
+    done = lab()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "01" in done.stdout
+    assert "-m lab run 01" in done.stdout

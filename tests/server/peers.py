@@ -1,4 +1,4 @@
-"""Who takes part in the tests of the chat: members over the bare stub, one that speaks HTTP/2 by hand, a log to wait on.
+"""Who takes part in tests of the chat: members over the bare stub, one that speaks HTTP/2 by hand, a log to wait on.
 
 Everything that waits has a deadline, after which the test fails instead of hanging.
 """
@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +18,7 @@ import grpc
 import h2.config
 import h2.connection
 import h2.events
+import pytest
 
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinReply, JoinRequest
 from proto.chat_pb2_grpc import ChatServiceStub
@@ -51,16 +52,15 @@ class Stub:
     """A channel to a server, with a connection of its own."""
 
     def __init__(self, address: str, options: tuple[tuple[str, Any], ...] = ()) -> None:
-        self.channel = grpc.insecure_channel(
-            address, options=[("grpc.enable_http_proxy", 0), OWN_CONNECTION, *options]
-        )
+        self.channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0), OWN_CONNECTION, *options])
         self.stub = ChatServiceStub(self.channel)
 
     def join(self, user: str = "Juan", room: str = "general", timeout: float = DEADLINE) -> JoinReply:
         return self.stub.Join(JoinRequest(user=user, room=room), timeout=timeout)
 
-    def history(self, user: str = "Juan", room: str = "general", **fields: int) -> list[ChatMessage]:
-        return list(self.stub.History(HistoryRequest(user=user, room=room, **fields), timeout=DEADLINE))
+    def history(self, user: str = "Juan", room: str = "general", after: int = 0, limit: int = 0) -> list[ChatMessage]:
+        request = HistoryRequest(user=user, room=room, after_sequence=after, limit=limit)
+        return list(self.stub.History(request, timeout=DEADLINE))
 
     def __enter__(self) -> Any:
         return self
@@ -129,7 +129,7 @@ class Peer(Stub):
 
     def hear(self, count: int = 1, seconds: float = DEADLINE) -> list[ChatMessage]:
         """The next `count` messages."""
-        heard = []
+        heard: list[ChatMessage] = []
         for _number in range(count):
             message = self._heard.get(timeout=seconds)
             assert message is not None, f"the call ended after {len(heard)} of {count}: {self.status()}"
@@ -217,5 +217,9 @@ class _Program:
         return self._address
 
 
-def statuses(peers: list[Peer]) -> Iterator[grpc.StatusCode]:
-    return (peer.status()[0] for peer in peers)
+def failure(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    """How it fails, as it must."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    error: Any = caught.value
+    return error.code(), error.details()

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
+from subprocess import PIPE
 
 import grpc
 import pytest
@@ -17,14 +19,17 @@ import pytest
 from kit.words import choose_language
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinRequest
 from server import threaded
+from server.contract import Refusal
 from server.listening import CannotListen
 from server.log import Log
+from server.rooms import Message
 from server.threaded import CHATS, OUT_QUEUE_LENGTH, WORKERS, OutQueue, RunningServer, serve
-from tests.server.peers import DEADLINE, Book, HandPeer, Peer, Stub
+from tests.server.peers import DEADLINE, Book, HandPeer, Peer, Stub, failure
 
 OK = grpc.StatusCode.OK
 INVALID_ARGUMENT = grpc.StatusCode.INVALID_ARGUMENT
 RESOURCE_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 LONGEST_TEXT = "x" * 4_000
 
 
@@ -44,6 +49,18 @@ def long_lived() -> Iterator[RunningServer]:
     """One server for many tests: it has to run on after each."""
     with serve() as running:
         yield running
+
+
+class ClientProcess(subprocess.Popen[str]):
+    """`python -m client`, with a standard input that stays open. Killed at the end."""
+
+    def __init__(self, server: RunningServer, user: str) -> None:
+        command = [sys.executable, "-m", "client", user, "general", "--server", server.address]
+        super().__init__(command, stdin=PIPE, stdout=PIPE, stderr=PIPE, text=True)
+
+    def __exit__(self, *exception: object) -> None:
+        self.kill()
+        super().__exit__(None, None, None)
 
 
 class TestJoin:
@@ -146,18 +163,20 @@ class TestHistory:
             yield stub
 
     @pytest.mark.parametrize(
-        ("fields", "expected"),
+        ("after", "limit", "expected"),
         [
-            ({}, range(1, 11)),
-            ({"after_sequence": 7}, range(8, 11)),
-            ({"limit": 2}, range(9, 11)),
-            ({"after_sequence": 3, "limit": 100}, range(4, 11)),
-            ({"after_sequence": 10}, range(0)),
-            ({"after_sequence": 2**64 - 1, "limit": 2**32 - 1}, range(0)),
+            (0, 0, range(1, 11)),
+            (7, 0, range(8, 11)),
+            (0, 2, range(9, 11)),
+            (3, 100, range(4, 11)),
+            (10, 0, range(0)),
+            (2**64 - 1, 2**32 - 1, range(0)),
         ],
     )
-    def test_it_sends_what_was_asked_for_oldest_first(self, stub: Stub, fields: dict[str, int], expected: range) -> None:
-        history = stub.history("María", **fields)
+    def test_it_sends_what_was_asked_for_oldest_first(
+        self, stub: Stub, after: int, limit: int, expected: range
+    ) -> None:
+        history = stub.history("María", after=after, limit=limit)
         assert [message.sequence for message in history] == list(expected)
         assert [message.text for message in history] == [str(number) for number in expected]
 
@@ -203,13 +222,11 @@ class TestBadInput:
     @pytest.mark.parametrize(("name", "sentence"), BAD_NAMES.items())
     def test_names_in_join_and_history(self, server: RunningServer, name: str, sentence: str) -> None:
         with Stub(server.address) as stub:
-            for user, room in ((name, "general"), ("Juan", name)):
-                for request in (lambda: stub.join(user, room), lambda: stub.history(user, room)):  # noqa: B023  # called here
-                    with pytest.raises(grpc.RpcError) as caught:
-                        request()
-                    assert caught.value.code() is INVALID_ARGUMENT
-                    assert sentence in caught.value.details()
-                    assert ("user" if user == name else "room") in caught.value.details()
+            for user, room, whose in ((name, "general", "user"), ("Juan", name, "room")):
+                for method in (stub.join, stub.history):
+                    code, details = failure(partial(method, user, room))
+                    assert code is INVALID_ARGUMENT
+                    assert details.startswith(f"The {whose}'s name {sentence}")
 
     @pytest.mark.parametrize(("name", "sentence"), [*BAD_NAMES.items(), ("#general", "begins with #")])
     def test_names_in_chat(self, server: RunningServer, name: str, sentence: str) -> None:
@@ -260,10 +277,9 @@ class TestBadInput:
                 lambda: list(history(octets, timeout=DEADLINE)),
                 lambda: list(chat(iter([octets]), timeout=DEADLINE)),
             ):
-                with pytest.raises(grpc.RpcError) as caught:
-                    call()
-                assert caught.value.code() is INVALID_ARGUMENT
-                assert "not the message that this method takes" in caught.value.details()
+                code, details = failure(call)
+                assert code is INVALID_ARGUMENT
+                assert "not the message that this method takes" in details
 
     def test_a_message_that_is_too_large_for_grpc_ends_its_call_alone(self, server: RunningServer) -> None:
         with Peer(server.address) as peer:
@@ -278,9 +294,9 @@ class TestBadInput:
             assert list(stub.join("Juan", room).members) == [user]
 
     def test_a_method_that_there_is_not_is_unimplemented(self, server: RunningServer) -> None:
-        with Stub(server.address) as stub, pytest.raises(grpc.RpcError) as caught:
-            stub.channel.unary_unary("/minichat.v1.ChatService/Leave")(b"", timeout=DEADLINE)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        with Stub(server.address) as stub:
+            leave = stub.channel.unary_unary("/minichat.v1.ChatService/Leave")
+            assert failure(partial(leave, b"", timeout=DEADLINE))[0] is grpc.StatusCode.UNIMPLEMENTED
 
 
 class TestGoing:
@@ -300,14 +316,14 @@ class TestGoing:
         book.wait_for("✗ María left #general", seconds=2)
 
     def test_a_killed_client(self, server: RunningServer, book: Book) -> None:
-        with client_process(server, "Juan") as process, Stub(server.address) as stub:
+        with ClientProcess(server, "Juan") as process, Stub(server.address) as stub:
             book.wait_for("✓ Juan joined #general")
             process.kill()
             book.wait_for("✗ Juan left #general", seconds=2)
             assert list(stub.join("María").members) == []
 
     def test_a_frozen_client_by_keepalive(self, book: Book) -> None:
-        with serve(log=Log(book), keepalive=1.5) as server, client_process(server, "Juan") as process:
+        with serve(log=Log(book), keepalive=1.5) as server, ClientProcess(server, "Juan") as process:
             book.wait_for("✓ Juan joined #general")
             process.send_signal(signal.SIGSTOP)
             book.wait_for("✗ Juan left #general", seconds=1.5 + 2)
@@ -319,18 +335,6 @@ class TestGoing:
             peer.go_silent()
             book.wait_for("✗ María left #general", seconds=1.5 + 2)
             peer.close()
-
-
-class client_process(subprocess.Popen[str]):  # noqa: N801  # used like a function
-    """`python -m client`, with a standard input that stays open. Killed at the end."""
-
-    def __init__(self, server: RunningServer, user: str, room: str = "general") -> None:
-        command = [sys.executable, "-m", "client", user, room, "--server", server.address]
-        super().__init__(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def __exit__(self, *exception: object) -> None:
-        self.kill()
-        super().__exit__(None, None, None)
 
 
 class TestAdmission:
@@ -378,9 +382,7 @@ class TestAdmission:
             with Peer(server.address, "one too many") as waiting, Stub(server.address) as stub:
                 with pytest.raises(queue.Empty):
                     waiting.headers(seconds=0.5)
-                with pytest.raises(grpc.RpcError) as caught:
-                    stub.join(timeout=0.5)
-                assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+                assert failure(partial(stub.join, timeout=0.5))[0] is DEADLINE_EXCEEDED
                 peers[0].leave()
                 waiting.inside()
             for peer in peers:
@@ -390,13 +392,10 @@ class TestAdmission:
         monkeypatch.setattr(threaded, "FIRST_MESSAGE_SECONDS", 0.3)
         with serve(chats=1) as server, Stub(server.address) as stub:
             silent: queue.Queue[ChatMessage | None] = queue.Queue()
-            with pytest.raises(grpc.RpcError) as caught:
-                next(stub.stub.Chat(iter(silent.get, None), timeout=DEADLINE))
+            chat = stub.stub.Chat(iter(silent.get, None), timeout=DEADLINE)
+            sentence = "No first message, which says who chats where, came within 0.3 seconds."
+            assert failure(lambda: next(chat)) == (DEADLINE_EXCEEDED, sentence)
             silent.put(None)
-            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert caught.value.details() == (
-                "No first message, which says who chats where, came within 0.3 seconds."
-            )
             with Peer(server.address).inside():
                 pass
 
@@ -444,9 +443,7 @@ class TestPeersThatDoNotRead:
             juan.read()
             assert juan.status() == (RESOURCE_EXHAUSTED, "You read nothing of what you were sent for 0.5 seconds.")
 
-    def test_who_leaves_without_reading_the_rest_does_not_keep_a_worker(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_who_leaves_without_reading_the_rest_does_not_keep_a_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(threaded, "STALL_SECONDS", 0.5)
         monkeypatch.setattr(threaded, "WORKERS", 2)
         with (
@@ -478,10 +475,8 @@ class TestPeersThatDoNotRead:
             juan.say("meanwhile")
             assert juan.texts() == ["meanwhile"]
             assert list(stub.join().members) == ["Juan"]  # the other worker was in Chat: this one is History's
-            with pytest.raises(grpc.RpcError) as caught:
-                list(unread)
-            assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert caught.value.details() == "You did not read the history within 0.5 seconds."
+            sentence = "You did not read the history within 0.5 seconds."
+            assert failure(lambda: list(unread)) == (DEADLINE_EXCEEDED, sentence)
 
 
 class TestSessions:
@@ -501,11 +496,10 @@ class TestSessions:
 
     def test_without_a_token_neither_history_nor_chat(self, server: RunningServer) -> None:
         with Stub(server.address) as stub, Peer(server.address) as juan:
-            with pytest.raises(grpc.RpcError) as caught:
-                stub.history()
-            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-            assert juan.status() == (grpc.StatusCode.UNAUTHENTICATED, caught.value.details())
-            assert "authorization: Bearer TOKEN" in caught.value.details()
+            code, details = failure(stub.history)
+            assert code is grpc.StatusCode.UNAUTHENTICATED
+            assert "authorization: Bearer TOKEN" in details
+            assert juan.status() == (code, details)
             assert list(stub.join().members) == []
 
     @pytest.mark.parametrize("token", ["made-up", "x", "%%%", "A" * 200, "Ñ".encode().decode("latin-1")])
@@ -544,23 +538,21 @@ class TestSessions:
 class TestStopping:
     def test_every_chat_is_told_and_no_thread_stays(self) -> None:
         before = set(threading.enumerate())
-        server = serve()
-        peers = [Peer(server.address, f"user {number}").inside() for number in range(5)]
         silent: queue.Queue[ChatMessage | None] = queue.Queue()
-        stub = Stub(server.address)
-        unsubscribed = stub.stub.Chat(iter(silent.get, None))
-        stub.join()  # sent after it, on the same connection
-        ours = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith(("chat", "recv_"))]
-        assert len(ours) == 6 + 6  # a worker and a reader for each Chat; Join's worker was one of those
-        server.stop()
-        assert not [thread for thread in ours if thread.is_alive()]
-        for peer in peers:
-            assert peer.status() == (grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
-            peer.close()
-        silent.put(None)
-        with pytest.raises(grpc.RpcError):
-            next(unsubscribed)
-        stub.close()
+        with serve() as server, Stub(server.address) as stub:
+            peers = [Peer(server.address, f"user {number}").inside() for number in range(5)]
+            unsubscribed = stub.stub.Chat(iter(silent.get, None))
+            stub.join()  # sent after it, on the same connection: now it holds a worker
+            new = set(threading.enumerate()) - before
+            ours = [thread for thread in new if thread.name.startswith(("chat", "recv_loop"))]
+            assert len(ours) >= 2 * len(peers)  # a worker and a reader each
+            server.stop()
+            assert not [thread for thread in ours if thread.is_alive()]
+            for peer in peers:
+                assert peer.status() == (grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
+                peer.close()
+            assert failure(lambda: next(unsubscribed)) == (grpc.StatusCode.UNAVAILABLE, "The server is stopping.")
+            silent.put(None)
 
     def test_it_may_be_told_twice(self) -> None:
         server = serve()
@@ -617,7 +609,7 @@ class TestListening:
         limited = (("grpc.max_concurrent_streams", 1),)
         with serve(options=limited) as server, Peer(server.address).inside() as juan:
             future = juan.stub.Join.future(JoinRequest(user="María", room="general"), timeout=0.5)
-            assert future.exception().code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            assert future.exception().code() is DEADLINE_EXCEEDED
 
 
 class TestLog:
@@ -652,14 +644,14 @@ class TestLog:
 
 class TestOutQueue:
     @staticmethod
-    def message(number: int) -> threaded.Message:
-        return threaded.Message("Juan", "general", "Hola", number, 0, "")
+    def message(number: int) -> Message:
+        return Message("Juan", "general", "Hola", number, 0, "")
 
     def test_messages_come_out_in_order_then_the_ending(self) -> None:
         out_q = OutQueue()
         assert out_q.put(self.message(1))
         assert out_q.put(self.message(2))
-        out_q.end(threaded.Refusal(OK, ""))
+        out_q.end(Refusal(OK, ""))
         assert [out_q.get() for _ in range(4)] == [self.message(1), self.message(2), (OK, ""), (OK, "")]
 
     def test_when_it_is_full_or_ended_nothing_goes_in(self) -> None:
@@ -667,13 +659,13 @@ class TestOutQueue:
         assert out_q.put(self.message(1))
         assert not out_q.put(self.message(2))
         out_q.get()
-        out_q.end(threaded.Refusal(OK, ""))
+        out_q.end(Refusal(OK, ""))
         assert not out_q.put(self.message(3))
 
     def test_the_first_ending_stands(self) -> None:
         out_q = OutQueue()
         for code in (RESOURCE_EXHAUSTED, OK):
-            out_q.end(threaded.Refusal(code, "why"), discard=True)
+            out_q.end(Refusal(code, "why"), discard=True)
         assert out_q.get() == (RESOURCE_EXHAUSTED, "why")
 
     def test_waiting_for_it_to_drain_ends_with_the_time(self) -> None:
