@@ -479,8 +479,6 @@ def _add_schema(command: Parser) -> None:
     command.add_argument("--descriptor-set", metavar=_("FILE"), help=descriptors)
     reflect = _("ask this server what its messages are (gRPC server reflection)")
     command.add_argument("--reflect", type=_address, metavar=_("HOST:PORT"), help=reflect)
-    reflect = _("ask the server's reflection service what the messages mean")
-    command.add_argument("--reflect", type=_address, metavar=_("HOST:PORT"), help=reflect)
 
 
 def _names(text: str) -> list[str]:

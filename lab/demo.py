@@ -67,7 +67,8 @@ class Demo:
         with Bench(write=self.file) as bench:
             addresses = _("server {server} · tap {tap} · no admin rights needed")
             addresses = addresses.format(server=bench.server.address, tap=bench.address)
-            self.say(f"{self.paint.bold(_('gRPC wire lab · demo'))}   {self.paint.dim(addresses)}")
+            title = self.paint.bold(_("gRPC wire lab · demo"))
+            self.say(f"{title}   {self.paint.dim(addresses)}")
             self._chat(bench)
         self._tell(bench.seen)
         picture = timeline.lanes(bench.seen.events, schema=bench.seen.schema, synthesised=True)
@@ -129,9 +130,10 @@ class Demo:
     def _tell_what_next(self, port: int) -> None:
         python, file = shown_interpreter(), as_typed(self.file)
         heads = (_("timeline"), _("capture"), _("next"), _("or"))
+        look, other = _("open it: a lane per stream"), _("the same frames, for other programs")
         texts = (
-            f"{self.picture}  ({_('open it: a lane per stream')})",
-            f"{self.file}  ({_('the same frames, for other programs')})",
+            f"{self.picture}  ({look})",
+            f"{self.file}  ({other})",
             _("a guided lab about what you have just seen"),
             _("a server of your own; in other terminals, clients and a tap"),
         )

@@ -212,7 +212,8 @@ def _settings(frame: FrameEvent) -> Iterator[str]:
         return
     for name, value in settings[:MAX_ITEMS]:
         if isinstance(name, int):
-            meaning = _(_UNREGISTERED_SETTINGS.get(name, N_("unregistered")))
+            known = _UNREGISTERED_SETTINGS.get(name)
+            meaning = _("unregistered") if known is None else _(known)
             yield f"0x{name:04x} ({meaning}) {number(value)}"
         else:
             short = name.removeprefix("SETTINGS_")

@@ -10,6 +10,7 @@ import random
 import struct
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpack import Encoder
@@ -403,7 +404,7 @@ def cut(octets: bytes, at: int = 0) -> list[tuple[int, bytes, bytes]]:
     return found
 
 
-def expected_frames(packets: Sequence[Packet], first: int = 0, link_header: int = 14) -> list[Expected]:
+def expected_frames(packets: Sequence[Packet], link_header: int = 14) -> list[Expected]:
     """Every frame of a capture of IPv4 connections that begin with SYN and preface, read slowly: each octet belongs to
     the packet in which it came first, and a frame is complete when all octets up to its end are there. `packets` may
     be out of order, repeated or overlapping, but nothing may be missing, and no ports be used twice."""
@@ -447,5 +448,18 @@ def by_packet(frames: Iterable[FrameEvent]) -> list[Expected]:
     return sorted(found, key=lambda one: (one.packet, one.client, one.direction, one.offset))
 
 
-def is_known(part: Any) -> bool:
-    return not isinstance(part, Unknown)
+def write_pcap(path: Path, packets: Sequence[Packet]) -> Path:
+    """A pcap file with nanoseconds, for other programs to read; packets keep their numbers only if they are in order."""
+    octets = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, packets[0].link_type)]
+    for packet in packets:
+        seconds, rest = divmod(packet.time_ns, 10**9)
+        octets += [struct.pack("<IIII", seconds, rest, len(packet.data), packet.length), packet.data]
+    path.write_bytes(b"".join(octets))
+    return path
+
+
+def renumbered(packets: Iterable[Packet]) -> list[Packet]:
+    """As a capture that has them in this order would number and time them."""
+    return [
+        packet._replace(number=i, time_ns=1_700_000_000_000_000_000 + i * 1009) for i, packet in enumerate(packets, 1)
+    ]

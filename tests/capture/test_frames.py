@@ -48,8 +48,10 @@ from tests.capture.engine_factory import (
     problems_of,
     reasons,
     rst_stream,
-    settings as settings_frame,
     window_update,
+)
+from tests.capture.engine_factory import (
+    settings as settings_frame,
 )
 
 CONNECTION = Connection(0, "10.0.0.1:40000", "10.0.0.2:50051")
@@ -641,7 +643,7 @@ def test_a_frame_in_pieces_of_one_octet_counts_what_they_take() -> None:
     pair.send(UP, settings_frame())
     pair.send(DOWN, settings_frame((5, 1 << 23)))
     octets = data(1, bytes(300_000))
-    for at in range(0, len(octets) - 1):
+    for at in range(len(octets) - 1):
         pair.up.feed(1, 1, octets[at : at + 1])
     assert pair.budget.partial > 50 * 300_000
     pair.up.close()

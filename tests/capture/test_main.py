@@ -418,17 +418,18 @@ def test_who_closes_the_pipe_early_hears_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_input_and_what_was_seen_is_shown(number: int, tmp_path: Path) -> None:
-    talk = Tape().talk().open()
-    path = written(talk.tape, tmp_path / "a.pcapng")
+    talk = Tape().talk().open().send(UP, headers(1, b"\x82\x84", flags=5))
+    octets = written(talk.tape, tmp_path / "a.pcapng").read_bytes()
     with started("calls", "-", "--format", "jsonl") as calls, started("frames", "-", "--format", "tsv") as frames:
         for process in (calls, frames):
             assert process.stdin is not None
-            talk.send(UP, headers(1, b"\x82\x84", flags=5))
-            process.stdin.write(written(talk.tape, path).read_bytes())
+            process.stdin.write(octets)
             process.stdin.flush()
         assert frames.stdout is not None
-        while b"HEADERS" not in frames.stdout.readline():
-            pass
+        shown = b""
+        while b"HEADERS" not in shown:
+            shown = frames.stdout.readline()
+            assert shown
         frames.send_signal(number)
         assert frames.wait(SECONDS) == 0
         assert frames.stderr is not None

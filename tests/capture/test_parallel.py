@@ -12,6 +12,7 @@ import pytest
 from capture import command, parallel
 from capture.pcap import Writer
 from capture.pipeline import Pipeline
+from capture.sources.files import open_capture
 from tests.capture.engine_factory import ETHERNET, UP, Tape, crowd, data, headers
 
 
@@ -57,7 +58,7 @@ def test_the_lines_are_those_of_one_process(
 
 
 def test_shares_have_every_event_once_and_count_connections_alike(capture_file: Path) -> None:
-    with command.open_capture(capture_file) as batches:
+    with open_capture(capture_file) as batches:
         packets = [packet for batch in batches for packet in batch]
 
     def events(share: tuple[int, int]) -> list[object]:
