@@ -339,7 +339,8 @@ class Gap(NamedTuple):
     """Octets of one direction that the capture lacks and that will not be waited for any longer."""
 
     packet: int
-    """The first packet behind the missing octets: what it and others carried follows."""
+    """The first packet behind the missing octets, or, where nothing is, the one with which the connection or the
+    capture ends."""
     time_ns: int
     connection: Connection
     direction: Direction

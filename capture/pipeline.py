@@ -55,7 +55,6 @@ class Pipeline:
         self._tells_counts = share[0] == 0
         self.horizon = 0
         """Events of all packets before this one have been handed out."""
-        self._conversations: dict[int, Conversation] = {}
         self._last = (0, 0)
 
     def feed(self, packets: list[Packet]) -> list[Event]:
@@ -68,10 +67,9 @@ class Pipeline:
 
     def finish(self) -> list[Event]:
         """The capture is over: what was waited for is given up, what was counted is told."""
-        self._reassembler.finish()
-        for conversation in list(self._conversations.values()):
+        self._reassembler.finish(*self._last)
+        for conversation in list(self._options.conversations.values()):
             conversation.finish(*self._last)
-        self._conversations.clear()
         self._resets.clear()
         self._options.undecided.clear()
         self._is_disordered = True
@@ -115,7 +113,7 @@ class Pipeline:
     def _make_room(self) -> None:
         """Too much is kept: what is probably nothing goes first, and if that was not it, all that is undecided gets
         decided by what is known."""
-        for conversation in self._conversations.values():
+        for conversation in self._options.conversations.values():
             conversation.shrink()
         if self._options.kept + self._backlog_octets > MAX_KEPT // 2:
             for conversation in list(self._options.undecided.values()):
@@ -125,12 +123,14 @@ class Pipeline:
 
     def opened(self, flow: Flow, first: Segment) -> None:
         conversation = Conversation(flow, first, self._options)
-        flow.tcp.user = self._conversations[conversation.number] = conversation
+        flow.tcp.user = self._options.conversations[conversation.number] = conversation
 
     def hole(self, flow: Flow, packet: int, time_ns: int, octets: int, snapped: bool) -> None:
-        conversation: Conversation = flow.tcp.user
+        conversation: Conversation | None = flow.tcp.user
+        if conversation is None:
+            return
         side = conversation.sides[flow is not conversation.sides[0].flow]
-        if conversation.is_over or side.is_closed:
+        if side.is_closed:
             return
         if snapped:
             reason = N_("the capture kept less than the whole packet: {octets} octets are missing")
@@ -142,16 +142,15 @@ class Pipeline:
         self._is_disordered = self._is_disordered or not snapped
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
-        conversation: Conversation = flow.tcp.user
+        conversation: Conversation | None = flow.tcp.user
+        if conversation is None:
+            return
         was_reset = conversation.was_reset
         conversation.closed(flow, packet, time_ns, how)
-        if conversation.was_reset and not was_reset:
+        if conversation.was_reset and not was_reset and not conversation.is_over:
             self._resets.append(conversation)
             if len(self._resets) > MAX_RESETS:
-                conversation = self._resets.popleft()
-                conversation.finish(packet, time_ns)
-        if conversation.is_over:
-            self._conversations.pop(conversation.number, None)
+                self._resets.popleft().finish(packet, time_ns)
 
 
 _packet = attrgetter("packet")

@@ -43,7 +43,8 @@ PACKETS_AFTER_ACKNOWLEDGEMENT = 32
 """A hole whose octets were acknowledged reached the receiver: only packets that the capture itself put out of order
 can still bring it, and those come soon."""
 MAX_CONNECTIONS = 20_000
-"""Connections remembered at a time, about 1 kB each; then a tenth of them, the longest silent ones, is let go."""
+"""Connections remembered at a time, some 8 kB each while they are open and 1 kB closed; then a tenth of them, the
+longest silent ones, is let go."""
 STALE_DISTANCE = 1 << 30
 """No window is larger (RFC 7323 §2.3), so a segment that lies farther away is not of this flow as it stands: it is left
 over from an earlier connection on the same ports, or the capture missed a lot."""
@@ -129,8 +130,8 @@ class Flow:
         self.stale = self.stale_at = 0
         """Segments that lay too far away, since `delivered` was `stale_at`."""
         self.last_packet = 0
-        self.acked: tuple[int, int, int] | None = None
-        """The last acknowledgement from this side that took the long road: its number, packet, time."""
+        self.acked: tuple[int, int] | None = None
+        """The last acknowledgement from this side that took the long road: its packet and number."""
         self.bare: Packet | None = None
         """The last packet that the short way took for nothing but an acknowledgement."""
         self.receive: Callable[[int, int, bytes], None] = _nobody
@@ -199,12 +200,12 @@ class Reassembler:
             if decoded is not None:
                 segment(decoded)
 
-    def finish(self) -> None:
-        """The capture is over: what waits is handed on, holes and all."""
+    def finish(self, packet: int, time_ns: int) -> None:
+        """The capture is over, with this packet: what waits is handed on, holes and all."""
         for flow in list(self._flows.values()):
             self._give_up_all(flow)
             self._tell_end(flow, *flow.final_at)
-            self._give_up_tail(flow)
+            self._give_up_tail(flow, packet, time_ns)
 
     def oldest_waiting(self) -> int | None:
         """The oldest packet whose octets wait behind a hole."""
@@ -231,7 +232,7 @@ class Reassembler:
         if s.flags & FIN:
             self._fin(flow, s, (seq + s.length) & _MODULUS)
         if s.flags & ACK:
-            flow.acked = (s.ack, s.packet, s.time_ns)
+            flow.acked = (s.packet, s.ack)
             if _has_hole(flow.peer):
                 self._acknowledged(flow.peer, s)
         for one in (flow, flow.peer):
@@ -289,7 +290,7 @@ class Reassembler:
         """No packet of this connection will come any more."""
         for flow in tcp.flows:
             self._give_up_all(flow)
-            self._give_up_tail(flow)
+            self._give_up_tail(flow, s.packet, s.time_ns)
         if tcp.is_ours:
             self._listener.closed(tcp.flows[0], s.packet, s.time_ns, how)
 
@@ -420,19 +421,19 @@ class Reassembler:
         while _has_hole(flow):
             self._give_up(flow)
 
-    def _give_up_tail(self, flow: Flow) -> None:
+    def _give_up_tail(self, flow: Flow, packet: int, time_ns: int) -> None:
         """Tells octets that nothing followed, and that only the other side's last acknowledgement shows."""
         acked = flow.peer.acked
         bare = None if flow.peer.bare is None else self.decoder.decode(flow.peer.bare)
-        if bare is not None and (acked is None or bare.packet > acked[1]):
-            acked = (bare.ack, bare.packet, bare.time_ns)
+        if bare is not None and (acked is None or bare.packet > acked[0]):
+            acked = (bare.packet, bare.ack)
         if acked is None or flow.next is None or flow.final is not None:
             return
-        missing = _distance(flow.next, acked[0])
+        missing = _distance(flow.next, acked[1])
         if 1 < missing <= STALE_DISTANCE:  # 1 would be a FIN that the capture missed
-            flow.next = acked[0]
+            flow.next = acked[1]
             flow.delivered += missing
-            self._listener.hole(flow, *max(flow.handed, acked[1:]), missing, snapped=False)
+            self._listener.hole(flow, packet, time_ns, missing, snapped=False)
 
 
 _IP_AND_TCP = struct.Struct(">BxH2xHxB14xI4xBB")

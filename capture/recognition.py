@@ -61,13 +61,15 @@ _RESPONSE_FIELDS = {":status", "grpc-status"}
 class Options:
     """What the connections of a pipeline share."""
 
-    __slots__ = ("budget", "emit", "kept", "live", "ports", "sections", "trace", "undecided")
+    __slots__ = ("budget", "conversations", "emit", "kept", "live", "ports", "sections", "trace", "undecided")
 
     def __init__(
         self, ports: Collection[int], sections: bool, trace: bool, live: bool, emit: Callable[[Event], None]
     ) -> None:
         self.ports, self.sections, self.trace, self.live, self.emit = frozenset(ports), sections, trace, live, emit
         self.budget = Budget()
+        self.conversations: dict[int, Conversation] = {}
+        """Those that are read, by number."""
         self.undecided: dict[int, Conversation] = {}
         """Connections that keep octets or events which may yet have to be emitted, by number, and those that did so
         since the pipeline looked last."""
@@ -182,6 +184,8 @@ class Conversation:
         self.is_over = True
         for side in self.sides:
             side.stop()
+        self.sides[0].flow.tcp.user = None
+        self.options.conversations.pop(self.number, None)
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
         """FIN, RST, or a new connection on the same ports. Behind a RST comes what was under way already, or all that

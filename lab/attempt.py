@@ -78,6 +78,8 @@ class Attempt:
         """Raises OSError or ValueError where it cannot be read. What another version of the kit did not write stays
         as it is in a new attempt."""
         content = json.loads((self.folder / "attempt.json").read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no object")
         for name, value in vars(self).copy().items():
             if name in content:
                 if value is not None and not isinstance(content[name], type(value)):

@@ -142,7 +142,7 @@ def _capture_rights() -> Finding:
         try:
             socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
         except PermissionError:
-            command = f"sudo {bootstrap.shown_interpreter()} -m capture live --port {CHAT_PORT}"
+            command = f"sudo {python()} capture/sniff_grpc.py {CHAT_PORT}"
             return Finding("capture_rights", title, OPTIONAL, _("none; {instead}").format(instead=instead), command)
         return Finding("capture_rights", title, OK, _("this user may sniff"))
     if sys.platform == "win32":
@@ -191,7 +191,7 @@ def _proxy() -> Finding:
     if not variables:
         return Finding("proxy", title, OK, _("none set"))
     says = _("{variable} is set; the kit's own programs pass it by for this machine, other gRPC clients may not")
-    mend = "set NO_PROXY=127.0.0.1,localhost" if os.name == "nt" else "export NO_PROXY=127.0.0.1,localhost"
+    mend = '$env:NO_PROXY = "127.0.0.1,localhost"' if os.name == "nt" else "export NO_PROXY=127.0.0.1,localhost"
     return Finding("proxy", title, OPTIONAL, says.format(variable=variables[0]), mend)
 
 

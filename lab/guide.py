@@ -100,8 +100,10 @@ class Guide:
 
     def _place(self) -> int:
         """Where the student left, but not behind a prediction or run that is missing: an update may have brought it."""
+        if not self._attempt.step:
+            return 0
         for at, step in enumerate(self._lesson.steps):
-            if step.id == (self._attempt.step or self._lesson.steps[0].id) or any(self._waits(block) for block in step.blocks):
+            if step.id == self._attempt.step or any(self._waits(block) for block in step.blocks):
                 return at
         return 0
 

@@ -178,6 +178,8 @@ def _fenced(words: str, lines: list[str]) -> Block:
 
 OF_EVERY_RUN = ("path", "seconds")
 _FACT = re.compile(r"\{([a-z]+(?:\.[a-z_]+)?)\}")
+_CLAUSE = re.compile(r"RFC \d+( §[\d.]*\d)?")
+"""What a line must not end within."""
 _MARKUP = re.compile(r"`([^`]+)`|\*\*([^*]+)\*\*")
 
 
@@ -200,7 +202,8 @@ def wrap(markup: str, columns: int, paint: Paint) -> list[str]:
     stress is lost."""
     lines: list[str] = []
     line, used = "", 0
-    for word, shown in _words(markup, paint):
+    together = _CLAUSE.sub(lambda clause: clause[0].replace(" ", "\N{NO-BREAK SPACE}"), markup)
+    for word, shown in _words(together, paint):
         if used and used + 1 + width(word) > columns:
             lines.append(line)
             line, used = shown, width(word)

@@ -24,19 +24,17 @@ WORK = FOLDER / "work"
 
 def run(options: argparse.Namespace) -> int:
     first = own_copies()[0].relative_to(FOLDER).as_posix()
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        f"--notebook-dir={FOLDER}",
-        f"--LabApp.default_url=/lab/tree/{first}",
-    ]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={FOLDER}"]
+    command.append(f"--LabApp.default_url=/lab/tree/{first}")
     if options.no_browser:
         command.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:  # in a container, where it refuses otherwise
         command.append("--allow-root")
     _keep_to_this_machine()
-    process = subprocess.Popen(command, cwd=FOLDER)
+    os.chdir(FOLDER)
+    if os.name != "nt":
+        os.execv(command[0], command)
+    process = subprocess.Popen(command)  # on Windows an exec'd program runs detached from the console's waiting shell
     while True:
         try:
             return process.wait()

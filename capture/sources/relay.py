@@ -5,8 +5,8 @@ end, and what was sent is recorded. Ways are numbered as `Direction`: way 0 lead
 server's (1), way 1 back. Nothing is read from an end while the line behind it is full, so a slow receiver slows its
 sender, as it would without a tap.
 
-A relay is `connecting` until the server has answered; only then is anything read from the client. It ends when both
-ways have ended (FIN), or at once (RST, from an end or from a fault).
+Nothing is read from the client before the server has answered. A relay ends when both ways have ended (FIN), or at once
+(RST, from an end or from a fault).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import random
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from errno import ECONNREFUSED, EINPROGRESS, EWOULDBLOCK
 from functools import partial
 from typing import Protocol
@@ -49,7 +49,10 @@ class Surroundings(Protocol):
     records_wire: bool
 
     def next_number(self) -> int:
-        """The number of the connection whose handshake is recorded now."""
+        """The number of the connection whose SYN is recorded now."""
+
+    def settle(self, target: Target | None) -> None:
+        """The server answers at this address; None: at none."""
 
     def faults_of(self, connection: int, direction: Direction) -> Faults: ...
 
@@ -70,11 +73,12 @@ class Relay:
         self._inward = inward
         self.client: Address = (client[0], client[1])
         self.server: Address = tap.targets[0][1][:2]
-        self._targets: Iterator[Target] = iter(tap.targets)
+        self._targets = list(tap.targets)
         self._outward: socket.socket | None = None
         self._error = 0
+        self._conversation: Conversation | None = None
         self.number: int | None = None
-        """As in the recording, from 0; None while connecting."""
+        """As in the recording, from 0; None while it is not known at which address the server will answer."""
         self.passed = [0, 0]
         """Octets forwarded each way."""
         self.ended = [False, False]
@@ -82,25 +86,45 @@ class Relay:
         self.closed = False
         self._ends: list[Plain] = []
         self._lines: list[Line] = []
+        if len(self._targets) == 1:
+            self._converse()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there are two ends."""
+        return bool(self._ends) and not self.closed
 
     # connecting
 
+    def _converse(self) -> Conversation:
+        """The connection as it is recorded. It begins with the client's SYN, once it is known where that goes."""
+        if self._conversation is None:
+            bits = self._tap.random.getrandbits
+            self._conversation = Conversation(self.client, self.server, bits(32), bits(32))
+            self.client, self.server = self._conversation.client, self._conversation.server
+            self.number = self._tap.next_number()
+            self._tap.recording.add(self._conversation.request())
+        return self._conversation
+
     def connect(self) -> None:
         """Tries the server's addresses one after the other, until one answers."""
-        for family, address in self._targets:
+        while self._targets:
+            family, address = self._targets[0]
             try:
                 outward = socket.socket(family, socket.SOCK_STREAM)
             except OSError as error:  # no file descriptor left, no IPv6 here
                 self._error = error.errno or 0
+                self._targets.pop(0)
                 continue
             outward.setblocking(False)
-            self._outward, self.server = outward, (address[0], address[1])
+            self._outward = outward
             result = outward.connect_ex(address)
             if result in _UNDER_WAY:
                 self._tap.loop.watch(outward, WRITE, self._answered)
                 return
             if self._stands(outward, result):
                 return
+        self._tap.settle(None)
         self.refuse(N_("connection {connection}: the server cannot be reached: {reason}"), os.strerror(self._error))
 
     def _answered(self, _events: int) -> None:
@@ -112,19 +136,22 @@ class Relay:
             self.connect()
 
     def _stands(self, outward: socket.socket, error: int) -> bool:
-        if not error and outward.getsockname()[:2] == self.server:
+        target = self._targets.pop(0)
+        if not error and outward.getsockname()[:2] == target[1][:2]:
             error = ECONNREFUSED  # nobody listens there, and chance gave the socket that very port: it met itself
         self._error = error
         if error:
             outward.close()
         else:
+            if self._conversation is None:
+                self.server = target[1][:2]
+            self._tap.settle(target)
             self._open(outward)
         return not error
 
     def refuse(self, template: str, reason: str = "") -> None:
         """The client's connection is reset, as if the server had refused it."""
         recording, conversation = self._tap.recording, self._converse()
-        recording.add(conversation.request())
         recording.add(conversation.refuse(), _(template).format(connection=self.number, reason=reason))
         recording.tell(template, connection=self.number, reason=reason)
         if self._outward is not None:
@@ -132,19 +159,10 @@ class Relay:
             self._outward.close()
         self._close(lambda end: end.abort(), [Plain(self._inward)])
 
-    def _converse(self) -> Conversation:
-        self.number = self._tap.next_number()
-        bits = self._tap.random.getrandbits
-        conversation = Conversation(self.client, self.server, bits(32), bits(32))
-        self.client, self.server = conversation.client, conversation.server
-        return conversation
-
     def _open(self, outward: socket.socket) -> None:
         tap, now = self._tap, time.monotonic_ns()
-        self._conversation = self._converse()
-        tap.recording.add(self._conversation.request())
-        tap.recording.add(self._conversation.accept())
-        assert self.number is not None  # _converse gave it
+        tap.recording.add(self._converse().accept())
+        assert self.number is not None  # known from its beginning
         self._ends = [Plain(self._inward), Plain(outward)]
         if tap.server_tls is not None:
             watch = partial(self._on_wire, 1) if tap.records_wire and tap.client_tls is None else None
@@ -211,7 +229,7 @@ class Relay:
                     self._reset(way)
                 break
             if not self._tap.records_wire:
-                self._tap.recording.add(self._conversation.data(WAYS[way], bytes(piece[:sent])))
+                self._tap.recording.add(self._converse().data(WAYS[way], bytes(piece[:sent])))
             self.passed[way] += sent
             line.passed(sent, now)
         self._arrange(way)
@@ -277,8 +295,8 @@ class Relay:
 
     def cut(self, how: Ending, comment: str = "") -> None:
         """Ends the connection now, with a reset or a FIN for both ends."""
-        if self.number is None:
-            self.refuse(N_("connection {connection}: the tap was closed"))
+        if not self._ends:
+            self.refuse(N_("connection {connection}: ended before the server had answered"))
         elif how is Ending.RESET:
             self._reset(Direction.SERVER_TO_CLIENT, comment)
         else:
@@ -287,7 +305,7 @@ class Relay:
             self._close(_close_well, self._ends)
 
     def _reset(self, way: int, comment: str = "") -> None:
-        self._tap.recording.add(self._conversation.reset(WAYS[way]), comment)
+        self._tap.recording.add(self._converse().reset(WAYS[way]), comment)
         self._close(lambda end: end.abort(), self._ends)
 
     def _close(self, how: Callable[[Plain], None], ends: list[Plain]) -> None:
@@ -300,7 +318,7 @@ class Relay:
     # from the tap
 
     def change_faults(self, direction: Direction, faults: Faults) -> None:
-        if self._lines and not self.closed:
+        if self.is_open:
             self._lines[direction].change(faults, time.monotonic_ns())
             self._pump(direction)
 
@@ -309,12 +327,12 @@ class Relay:
     def _record_finish(self, way: int, comment: str = "") -> None:
         if not self._finished_on_record[way]:
             self._finished_on_record[way] = True
-            self._tap.recording.add(self._conversation.finish(WAYS[way]), comment)
+            self._tap.recording.add(self._converse().finish(WAYS[way]), comment)
 
     def _on_wire(self, end: int, out: bool, octets: bytes) -> None:
         """Octets of TLS at one end: what is recorded where the wire is wanted as it is."""
         way = 1 - end if out else end
         if octets:
-            self._tap.recording.add(self._conversation.data(WAYS[way], octets))
+            self._tap.recording.add(self._converse().data(WAYS[way], octets))
         else:
             self._record_finish(way)

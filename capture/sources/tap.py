@@ -101,6 +101,7 @@ class Tap:
         self._count = 0
         self._thread: threading.Thread | None = None
         self._closing = False
+        self._exhausted = False
         self._failure: BaseException | None = None
         self._cleanup = contextlib.ExitStack()
 
@@ -109,7 +110,7 @@ class Tap:
     def start(self) -> Tap:
         """Listens, and returns when clients can connect."""
         with contextlib.ExitStack() as undo:
-            self.targets = _resolve(*self._server)
+            self.targets = self._addresses = _resolve(*self._server)
             self._listener = undo.enter_context(_listen(*self._listen))
             self._address = self._listener.getsockname()
             if any(address[:2] == self._address[:2] for _family, address in self.targets):
@@ -194,7 +195,7 @@ class Tap:
             lambda: sorted(
                 TapConnection(relay.number, _text(relay.client), _text(relay.server), *relay.passed)
                 for relay in self._relays
-                if relay.number is not None
+                if relay.number is not None and relay.is_open
             )
         )
 
@@ -241,10 +242,20 @@ class Tap:
     def faults_of(self, connection: int, direction: Direction) -> Faults:
         return self._rules[self._rule(connection, direction)]
 
+    def settle(self, target: Target | None) -> None:
+        self.targets = self._addresses if target is None else [target]
+        self._accept_again()
+
     def forget(self, relay: Relay) -> None:
         self._relays.discard(relay)
-        if not self._closing:
-            self.loop.watch(self._listener, READ, self._accept)
+        self._accept_again()
+
+    def _accept_again(self) -> None:
+        """Lets clients in, unless there are too many or one is still looking for the server's address: the next one's
+        number depends on it."""
+        looking = any(relay.number is None for relay in self._relays)
+        lets_in = not self._closing and not looking and len(self._relays) < MAX_CONNECTIONS
+        self.loop.watch(self._listener, READ if lets_in else 0, self._accept)
 
     # the thread
 
@@ -281,25 +292,21 @@ class Tap:
         except OSError as error:
             if error.errno not in _EXHAUSTED:
                 raise
-            self.recording.tell(N_("a client has to wait: {reason}"), reason=error.strerror)
-            self._pause()
+            if not self._exhausted:
+                self.recording.tell(N_("a client has to wait: {reason}"), reason=error.strerror)
+            self._exhausted = True
+            self.loop.watch(self._listener, 0, self._accept)
+            self.loop.at(time.monotonic_ns() + ACCEPT_AGAIN_NS, self._accept_again)
             return
+        self._exhausted = False
         relay = Relay(self, connection, client)
         self._relays.add(relay)
-        connecting = sum(1 for other in self._relays if other.number is None)
-        if self.faults_of(self._count + connecting - 1, Direction.CLIENT_TO_SERVER).refuse:
+        number = self._count if relay.number is None else relay.number
+        if self.faults_of(number, Direction.CLIENT_TO_SERVER).refuse:
             relay.refuse(N_("connection {connection}: refused by the tap"))
         else:
             relay.connect()
-        if len(self._relays) >= MAX_CONNECTIONS:
-            self.loop.watch(self._listener, 0, self._accept)
-
-    def _pause(self) -> None:
-        self.loop.watch(self._listener, 0, self._accept)
-        self.loop.at(
-            time.monotonic_ns() + ACCEPT_AGAIN_NS,
-            lambda: None if self._closing else self.loop.watch(self._listener, READ, self._accept),
-        )
+        self._accept_again()
 
     # starting
 

@@ -178,9 +178,9 @@ class Describer:
             if not data_length:
                 return [_("no data; this direction ends") if frame.end_stream else _("no data")]
             return [self._without_message(frame)]
-        parts = [message_in_words(message) for message in messages[:MAX_ITEMS]]
-        if len(messages) > 1:
-            parts[0] = _("{n} messages").format(n=number(len(messages))) + ": " + parts[0]
+        parts = [_("{n} messages").format(n=number(len(messages)))] if len(messages) > 1 else []
+        for message in messages[:MAX_ITEMS]:
+            parts += message_in_words(message)
         return parts
 
     def _without_message(self, frame: FrameEvent) -> str:
@@ -210,6 +210,8 @@ def _settings(frame: FrameEvent) -> Iterator[str]:
     if settings is None:
         yield _("no list of settings")
         return
+    if not settings:
+        yield _("nothing but the initial values")
     for name, value in settings[:MAX_ITEMS]:
         if isinstance(name, int):
             known = _UNREGISTERED_SETTINGS.get(name)
@@ -398,17 +400,21 @@ def error_in_words(code: int) -> str:
     return f"{error.name} ({code}): {_(_ERRORS[error])}"
 
 
-def message_in_words(message: MessageEvent) -> str:
-    """`message 15 octets: JoinRequest {user: "Juan", room: "general"}`."""
+def message_in_words(message: MessageEvent) -> tuple[str, str]:
+    """`message 15 octets`, `JoinRequest {user: "Juan", room: "general"}`."""
     length = ngettext("message {n} octet", "message {n} octets", message.length).format(n=number(message.length))
     if message.compressed:
         length = _("compressed {message}").format(message=length)
+    return length, content_in_words(message)
+
+
+def content_in_words(message: MessageEvent) -> str:
+    """`JoinRequest {user: "Juan", room: "general"}`; without a description `{1: "Juan", 2: "general"}`."""
     content = message.message
     if content is None:
-        return length + ": " + _("cannot be read")
+        return _("cannot be read")
     name = getattr(message.codec, "type_name", None) or ""
-    name = name.rpartition(".")[2]
-    return f"{length}: {name} {json_in_words(content)}" if name else f"{length}: {json_in_words(content)}"
+    return f"{name.rpartition('.')[2]} {json_in_words(content)}".lstrip()
 
 
 def json_in_words(content: Any, limit: int = MAX_TEXT) -> str:

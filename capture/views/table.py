@@ -21,6 +21,7 @@ from capture.events import (
     Direction,
     Event,
     FrameEvent,
+    FrameType,
     Gap,
     MessageEvent,
     Problem,
@@ -29,9 +30,9 @@ from capture.events import (
 from capture.views.describe import (
     Described,
     Describer,
+    content_in_words,
     end_in_words,
     flags_in_words,
-    json_in_words,
     peer,
     problem_in_words,
     status_in_words,
@@ -73,14 +74,19 @@ class Layout:
         self._space = "  " if total >= WIDE else " "
         self._fixed = sum(column.width for column in columns) + len(self._space) * (len(columns) - 1)
 
+    def room(self, cells: Sequence[str]) -> int:
+        """What is left for the last cell beside these. One that is too wide takes its excess from it, so that what
+        follows is in line."""
+        excess = sum(max(width(cell) - column.width, 0) for cell, column in zip(cells, self.columns, strict=False))
+        return max(self.total - self._fixed - excess, MIN_ELASTIC)
+
     def row(self, cells: Sequence[str], paints: Mapping[int, Callable[[str], str]] | None = None) -> str:
-        """One line. A cell that is too wide takes its excess from the elastic one, so that what follows is in line."""
-        excess = sum(max(width(cell) - c.width, 0) for cell, c in zip(cells, self.columns, strict=True) if c.width)
-        elastic = max(self.total - self._fixed - excess, MIN_ELASTIC)
-        texts = []
-        for i, (cell, column) in enumerate(zip(cells, self.columns, strict=True)):
-            text = pad(cell, column.width, column.right) if column.width else shorten(cell, elastic)
-            texts.append(paints[i](text) if paints and i in paints else text)
+        """One line."""
+        columns = self.columns[:-1]
+        texts = [pad(cell, column.width, column.right) for cell, column in zip(cells, columns, strict=False)]
+        texts.append(shorten(cells[-1], self.room(cells[:-1])))
+        for i, paint in (paints or {}).items():
+            texts[i] = paint(texts[i])
         return self._space.join(texts).rstrip()
 
     def spanning(self, cells: Sequence[str], said: str) -> str:
@@ -176,7 +182,7 @@ class FrameTable:
         event = described.event
         rows = []
         if isinstance(event, FrameEvent):
-            rows.append(self._frame(event, described.parts))
+            rows += self._frame(event, described.parts)
         elif isinstance(event, Problem):
             rows.append(self._problem(event))
         elif isinstance(event, ConnectionEnd):
@@ -185,10 +191,18 @@ class FrameTable:
             rows.append(self._paint.alarm(self._note(event, "!", _("whole frames may be missing here"))))
         return [*rows, *map(self._problem, described.problems)]
 
-    def _frame(self, frame: FrameEvent, parts: list[str]) -> str:
+    def _frame(self, frame: FrameEvent, parts: list[str]) -> list[str]:
+        """One line, or two where what matters does not fit in one."""
         name = " ".join([type_in_words(frame), *flags_in_words(frame)])
-        cells = [*self._left(frame, number(frame.stream_id)), name, number(frame.length), " · ".join(parts)]
-        return self._layout.row(cells, {len(cells) - 3: partial(self._paint.frame, type_code=frame.type_code)})
+        left = self._left(frame, number(frame.stream_id))
+        cells = [*left, name, number(frame.length)]
+        said, rest = parts, list[str]()
+        if len(parts) > 1 and frame.type_code in _WORTH_TWO_LINES:
+            said, rest = _fitting(parts, self._layout.room(cells))
+        row = self._layout.row(
+            [*cells, _DOT.join(said)], {len(left): partial(self._paint.frame, type_code=frame.type_code)}
+        )
+        return [row, self._layout.spanning([""] * len(left), _DOT.join(rest))] if rest else [row]
 
     def _problem(self, problem: Problem) -> str:
         return self._paint.alarm(self._note(problem, "!", f"{problem.layer}: {problem_in_words(problem)}"))
@@ -241,6 +255,28 @@ def frames_by_connection(
         position += 1
 
 
+_DOT = " · "
+_WORTH_TWO_LINES = {
+    FrameType.DATA,
+    FrameType.HEADERS,
+    FrameType.SETTINGS,
+    FrameType.PUSH_PROMISE,
+    FrameType.GOAWAY,
+    FrameType.CONTINUATION,
+}
+"""PING and WINDOW_UPDATE are many, and say at once what matters."""
+
+
+def _fitting(parts: list[str], room: int) -> tuple[list[str], list[str]]:
+    """The parts that fit into one line, and the others."""
+    used = -len(_DOT)
+    for i, part in enumerate(parts):
+        used += len(_DOT) + width(part)
+        if used > room:
+            return parts[:i], parts[i:]
+    return parts, []
+
+
 def heading(connection: Connection, names: Mapping[str, str]) -> str:
     """`Connection 0 · Juan 127.0.0.1:52110 ⇄ 127.0.0.1:50051`"""
     title = _("Connection {n}").format(n=number(connection.number))
@@ -271,9 +307,6 @@ _Cells = Callable[[Any, int], list[str]]
 
 
 def _message_cells(message: MessageEvent, start: int) -> list[str]:
-    name = getattr(message.codec, "type_name", None) or ""
-    content = message.message
-    said = _("cannot be read") if content is None else f"{name.rpartition('.')[2]} {json_in_words(content)}".lstrip()
     return [
         milliseconds(message.time_ns - start),
         _conn(message),
@@ -281,7 +314,7 @@ def _message_cells(message: MessageEvent, start: int) -> list[str]:
         number(message.stream_id),
         _method(message.path),
         number(message.length) + ("z" if message.compressed else ""),
-        said,
+        content_in_words(message),
     ]
 
 

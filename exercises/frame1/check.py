@@ -37,7 +37,7 @@ def checks(student: Student) -> list[Check]:
             _case(numbers, _("packet {number} of your capture").format(number=packet), is_captured=True)
             for numbers, packet in captured.items()
         ]
-        with_bit = _("packet {number} of your capture, reserved bit set")
+        with_bit = _("packet {number}, reserved bit set")
         reserved = [
             _case(numbers, with_bit.format(number=packet), reserved=True)
             for numbers, packet in list(captured.items())[:MADE]

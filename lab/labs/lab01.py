@@ -48,7 +48,7 @@ def _three_channels(path: Path, options: Sequence[tuple[str, Any]]) -> dict[str,
         "acknowledgements": len(_settings(bench.seen.frames, ACKNOWLEDGED)),
         "frames": len(bench.seen.frames),
         "first": printable(_first_octets(path)[0]),
-        "port": str(bench.tap.port),
+        "port": str(bench.server.port),
     }
 
 

@@ -62,12 +62,12 @@ for connection in seen.connections:
 # both directions until the person leaves. *Sent* and *received* are messages and octets, as the client sees it.
 
 # %% [markdown] lang="es"
-# ## Flujos
+# ## Streams
 #
-# Cada llamada a un método de gRPC es un flujo HTTP/2 con su propio número; los del cliente son impares y van en aumento
-# (RFC 9113 §5.1.1). Join pregunta una vez y recibe una respuesta; History pregunta una vez y recibe lo que la sala
-# recuerda; Chat queda abierto en los dos sentidos hasta que la persona se va. Lo *enviado* y lo *recibido* son mensajes
-# y octetos, vistos desde el cliente.
+# Cada llamada a un método de gRPC es un stream de HTTP/2, un flujo con su propio número; los del cliente son impares y
+# van en aumento (RFC 9113 §5.1.1). Join pregunta una vez y recibe una respuesta; History pregunta una vez y recibe lo
+# que la sala recuerda; Chat queda abierto en los dos sentidos hasta que la persona se va. Lo *enviado* y lo *recibido*
+# son mensajes y octetos, vistos desde el cliente.
 
 # %%
 print(RecordTable("calls", columns=110).feed(seen.calls))
@@ -80,7 +80,7 @@ print(RecordTable("calls", columns=110).feed(seen.calls))
 # %% [markdown] lang="es"
 # ## Tramas
 #
-# En el cable, un flujo se compone de tramas. ¿Cuántas hay de cada tipo?
+# En el cable, un stream se compone de tramas. ¿Cuántas hay de cada tipo?
 
 # %%
 types = [frame.type for frame in seen.frames]
@@ -93,7 +93,7 @@ for name in sorted(set(types)):
 
 # %% [markdown] lang="es"
 # Aquí están todas, conexión por conexión: los milisegundos desde la primera trama de la conexión, el sentido (`→` es
-# desde el cliente), el flujo, el tipo con sus flags, cuántos octetos siguen a la cabecera de trama y qué dicen.
+# desde el cliente), el stream, el tipo con sus flags, cuántos octetos siguen a la cabecera de trama y qué dicen.
 
 # %%
 print(seen.table(columns=110))
@@ -138,7 +138,7 @@ print(len(seen.frames), len({frame.packet for frame in seen.frames}))
 # %% [markdown] lang="es"
 # ## La línea de tiempo
 #
-# Cada flujo tiene un carril, y cada trama, una marca: la forma y el color dicen el tipo; encima de la línea viene del
+# Cada stream tiene un carril, y cada trama, una marca: la forma y el color dicen el tipo; encima de la línea viene del
 # cliente, debajo, del servidor. El tráfico de un chat son ráfagas con largos silencios en medio. Por eso las tramas
 # están una al lado de otra, en su orden, y cada silencio es una banda gris que lleva escrita su duración verdadera.
 

@@ -173,7 +173,9 @@ def test_random_octets_hold_no_frames() -> None:
         searching.trim(24)
 
 
-@pytest.mark.parametrize("octets", [b"\0" * 1400, b"\xff" * 1400, b"a" * 1400, bytes(range(256)) * 6, b"\0\0\0\1" * 350])
+@pytest.mark.parametrize(
+    "octets", [b"\0" * 1400, b"\xff" * 1400, b"a" * 1400, bytes(range(256)) * 6, b"\0\0\0\1" * 350]
+)
 def test_regular_octets_hold_no_frames(octets: bytes) -> None:
     searching = BoundarySearch(0)
     for _ in range(30):
@@ -232,9 +234,7 @@ def test_a_chain_that_waits_for_a_long_frame_keeps_only_so_much() -> None:
 
 def test_chains_are_few_and_meet() -> None:
     """Octets made to mislead: a strong header at every ninth octet, all leading to the same place."""
-    octets = b"".join(
-        (100_000 - 9 * i).to_bytes(3) + b"\x01\x04\0\0\0\x01" for i in range(5000)
-    ) + b"\xff" * 100
+    octets = b"".join((100_000 - 9 * i).to_bytes(3) + b"\x01\x04\0\0\0\x01" for i in range(5000)) + b"\xff" * 100
     searching = BoundarySearch(0)
     searching.append(octets)
     assert searching.find(*STRANGER) is None
@@ -246,7 +246,9 @@ def test_octets_made_to_mislead_take_bounded_time(kind: str) -> None:
     small = settings()
     octets = {
         "many chains": b"".join((50_000 - 9 * i).to_bytes(3) + b"\x01\x04\0\0\0\x01" for i in range(5000)),
-        "one long chain after many starts": b"".join((2700 - 9 * i).to_bytes(3) + b"\x01\x05\0\0\0\x01" for i in range(300))
+        "one long chain after many starts": b"".join(
+            (2700 - 9 * i).to_bytes(3) + b"\x01\x05\0\0\0\x01" for i in range(300)
+        )
         + small * 6000,
         "all headers": small * 7000,
     }[kind] + b"\xff" * 20

@@ -314,7 +314,7 @@ class Late:
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=180, deadline=None)
 @given(seeds, st.booleans(), st.sampled_from((0, 60, 300, 4096, 4096, 20_000)))
 def test_each_field_is_exactly_what_can_be_known(seed: int, is_whole: bool, allowed: int) -> None:
     rnd = random.Random(seed)
@@ -345,7 +345,7 @@ def test_each_field_is_exactly_what_can_be_known(seed: int, is_whole: bool, allo
                 assert (len(ours), decoder.size) == (len(table), sum(entry.size for entry in scribe.table))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.lists(
@@ -545,7 +545,7 @@ def as_octets(part: Any) -> bytes:
     return part if isinstance(part, bytes) else str(part).encode()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=180, deadline=None)
 @given(
     seeds,
     st.lists(st.tuples(st.integers(0, 1 << 16), st.integers(0, 255)), max_size=3),
@@ -572,7 +572,7 @@ def test_damaged_blocks_are_read_as_python_hpack_reads_them(
         assert complaints(decoder)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=5), st.booleans())
 def test_no_octets_raise(blocks: list[bytes], is_whole: bool) -> None:
     decoder = FieldDecoder(is_whole)

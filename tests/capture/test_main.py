@@ -418,22 +418,21 @@ def test_who_closes_the_pipe_early_hears_nothing(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_the_input_and_what_was_seen_is_shown(number: int, tmp_path: Path) -> None:
-    talk = Tape().talk().open().send(UP, headers(1, b"\x82\x84", flags=5))
+    talk = Tape().talk().open().send(UP, headers(1, b"\x82\x84", flags=5) + headers(3, b"\x82\x84", flags=5))
+    talk.send(DOWN, rst_stream(1))
     octets = written(talk.tape, tmp_path / "a.pcapng").read_bytes()
-    with started("calls", "-", "--format", "jsonl") as calls, started("frames", "-", "--format", "tsv") as frames:
-        for process in (calls, frames):
-            assert process.stdin is not None
-            process.stdin.write(octets)
-            process.stdin.flush()
-        assert frames.stdout is not None
-        shown = b""
-        while b"HEADERS" not in shown:
-            shown = frames.stdout.readline()
-            assert shown
-        frames.send_signal(number)
-        assert frames.wait(SECONDS) == 0
-        assert frames.stderr is not None
-        assert frames.stderr.read() == b""
+    with started("calls", "-", "--format", "tsv", "--fields", "stream_id,end") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(octets)
+        process.stdin.flush()
+        assert process.stdout.readline() == b"stream_id\tend\n"
+        assert process.stdout.readline() == b"1\treset\n"
+        process.send_signal(number)
+        assert process.stdout.read() == b"3\topen\n"
+        assert process.stderr.read() == b""
+        assert process.wait(SECONDS) == 0
 
 
 def test_a_small_file_is_shown_without_loading_what_is_heavy(capture_file: Path) -> None:

@@ -427,7 +427,7 @@ def test_keys_have_a_reverse() -> None:
         assert reverse(reverse(key)) == key
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=120), st.sampled_from([ETHERNET, BSD_LOOPBACK, RAW, COOKED, COOKED_V2, 108, 228, 229]))
 def test_no_octets_raise(octets: bytes, link_type: int) -> None:
     decoder = PacketDecoder()
@@ -437,7 +437,7 @@ def test_no_octets_raise(octets: bytes, link_type: int) -> None:
         assert 0 <= len(segment.payload) <= max(segment.length, 0)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([V4, V6]),
     st.lists(st.tuples(st.integers(0, 70), st.integers(0, 255)), max_size=4),

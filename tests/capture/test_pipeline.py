@@ -192,19 +192,23 @@ class Deaf:
 
 @pytest.mark.vectors(*THIRD_PARTY)
 def test_a_capture_by_others_may_lack_any_packet(vector: Path) -> None:
-    """Frames that the missing octets did not touch are found; a gap as long as they were is told if anything follows."""
+    """Frames that the missing octets did not touch are found, and a gap is told that is as long as they were."""
     packets = packets_of(vector)
     whole = frames_of(events_of(packets))
     truth: dict[tuple[object, ...], list[FrameEvent]] = {}
     for frame in whole:
         truth.setdefault(identity(frame), []).append(frame)
     decoder = PacketDecoder()
+    first: dict[bytes, int] = {}
     last: dict[bytes, int] = {}
     lost = []
     for i, packet in enumerate(packets):
         segment = decoder.decode(packet)
-        if segment is not None and (segment.length or segment.flags & FIN):
-            last[segment.key] = packet.number
+        if segment is not None:
+            if segment.length or segment.flags & SYN:
+                first.setdefault(segment.key, packet.number)
+            if segment.length or segment.flags & FIN:
+                last[segment.key] = packet.number
             if segment.length:
                 lost.append((i, segment))
     for i, segment in lost:
@@ -214,10 +218,11 @@ def test_a_capture_by_others_may_lack_any_packet(vector: Path) -> None:
         never_different(frames, truth)
         missing = [one for one in whole if identity(one) not in set(map(identity, frames))]
         assert all(one.packet >= segment.packet for one in missing)
-        began_here = decoder.decode(packets[0]) is not None and i == 0
-        if last[segment.key] > segment.packet and not began_here:
-            assert sum(gap.octets for gap in gaps_of(events)) == segment.length
+        is_start, is_end = first[segment.key] == segment.packet, last[segment.key] == segment.packet
+        assert not is_start or not gaps_of(events), "a start in the middle"
+        if not is_start and (not is_end or gaps_of(events)):
             (gap,) = gaps_of(events)
+            assert gap.octets == segment.length
             end = gap.offset + gap.octets
             assert all(
                 one.direction == gap.direction and one.offset < end and one.offset + 9 + one.length > gap.offset
@@ -231,7 +236,7 @@ def test_a_capture_by_others_may_lack_any_packet(vector: Path) -> None:
 
 @pytest.fixture(scope="module")
 def captures() -> list[list[Packet]]:
-    return [chat(6, seed=1).packets, crowd(4, calls=4, seed=2).packets, crowd(8, calls=2, seed=3).packets]
+    return [chat(5, seed=1).packets, crowd(3, calls=3, seed=2).packets, crowd(6, calls=2, seed=3).packets]
 
 
 def without_handshakes_moved(packets: list[Packet]) -> tuple[list[Packet], list[Packet]]:
@@ -412,16 +417,12 @@ def test_packets_cut_short_give_headers_gaps_and_no_wrong_frame(captures: list[l
             assert one.payload in (None, expected.payload)
             seen += 1
         if snap >= 96:
-            whole = [key for key, one in truth.items() if b"" == b"" and len(one.payload) + 9 <= snap - 54]
+            whole = [one for one in truth.values() if len(one.payload) + 9 <= snap - 54]
             assert seen >= len(whole) // 2
         assert in_order(events)
 
 
 # -- the same over every link ------------------------------------------------------------------------------------------
-
-
-def unwrapped(event: Event) -> Event:
-    return event
 
 
 WRAPS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
@@ -440,7 +441,7 @@ WRAPS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "ethernet padding": (ETHERNET, lambda octets: link(ETHERNET, octets).ljust(100, b"\xee")),
     "ip options": (
         ETHERNET,
-        lambda octets: link(ETHERNET, ipv4("10.0.0.1", "10.0.0.2", b"", options=b"\1" * 8)[:0] + with_options(octets)),
+        lambda octets: link(ETHERNET, with_options(octets)),
     ),
     "no total length": (ETHERNET, lambda octets: link(ETHERNET, octets[:2] + b"\0\0" + octets[4:])),
 }
@@ -547,8 +548,10 @@ def test_lines_of_shares_are_those_of_the_whole(captures: list[list[Packet]]) ->
     for packets in captures:
         torn = [one for i, one in enumerate(packets) if i % 11]
         parts = [events_of(torn, share=(i, 3)) for i in range(3)]
-        merged = sorted((one for part in parts for one in part), key=lambda one: one.packet)
-        assert merged == events_of(torn)
+        merged = [one for part in parts for one in part]
+        for each in (merged, whole := events_of(torn)):
+            each.sort(key=lambda one: (one.packet, one.connection.number if one.connection else -1))
+        assert merged == whole
 
 
 # -- against tshark ----------------------------------------------------------------------------------------------------
@@ -619,7 +622,7 @@ def test_numbers_agree_from_any_packet_on(tmp_path: Path, start: int) -> None:
     fields = ("-T", "fields", "-e", "frame.number", "-e", "tcp.stream")
     theirs = {row[0]: row[1] for row in tshark(write_pcap(tmp_path / "late.pcap", packets), *fields)}
     events = events_of(packets)
-    assert len(frames_of(events)) > 50
+    assert len(frames_of(events)) > 30
     for one in frames_of(events):
         assert theirs[str(one.packet)] == str(one.connection.number)
 
@@ -660,34 +663,38 @@ def test_frames_of_a_crowd_are_those_of_tshark(tmp_path: Path) -> None:
 # -- bounds ------------------------------------------------------------------------------------------------------------
 
 
-def test_twenty_thousand_connections_take_little_memory() -> None:
-    """In a process of its own: open connections with tables, and closed ones."""
-    script = """
+MANY_CONNECTIONS = """
 import resource, sys
 from capture.pipeline import Pipeline
-from tests.capture.engine_factory import Address, Chatter, Tape, frames_of
+from tests.capture.engine_factory import DOWN, UP, Chatter, Tape, frames_of
 mode, count = sys.argv[1], int(sys.argv[2])
-pieces = Chatter(1).pieces(2)
+tape = Tape()
+talk = tape.talk().shake()
+for direction, octets in Chatter(1).pieces(1):
+    talk.send(direction, octets)
+if mode == "closed":
+    talk.fin(UP).fin(DOWN)
+if mode == "reset":
+    talk.rst(UP)
 line, frames = Pipeline(), 0
+here = bytes((10, 0, 0, 1))
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for i in range(count):
-    tape = Tape()
-    talk = tape.talk(Address(f"10.0.{i >> 14}.{i >> 6 & 255}", 1024 + (i & 63))).shake()
-    for direction, octets in pieces:
-        talk.send(direction, octets)
-    if mode == "closed":
-        talk.fin(0).fin(1)
-    if mode == "reset":
-        talk.rst(0)
-    frames += len(frames_of(line.feed(tape.packets)))
-print(frames, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) >> 10)
+    there = bytes((11, i >> 16, i >> 8 & 255, i & 255))
+    packets = [one._replace(data=one.data.replace(here, there, 1)) for one in tape.packets]
+    frames += len(frames_of(line.feed(packets)))
+print(frames, len(frames_of(Pipeline().feed(tape.packets))), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)
 """
-    expected = len([octets for _, octets in Chatter(1).pieces(2)])
-    for mode, most in (("open", 40), ("closed", 15), ("reset", 15)):
-        done = subprocess.run([sys.executable, "-c", script, mode, "1500"], capture_output=True, text=True, check=True)
-        frames, megabytes = map(int, done.stdout.split())
-        assert frames >= 1500 * expected
-        assert megabytes <= most, mode
+
+
+@pytest.mark.parametrize(("mode", "kilobytes"), [("open", 12), ("closed", 3), ("reset", 4)])
+def test_a_connection_takes_little_memory(mode: str, kilobytes: int) -> None:
+    """In a process of its own, as memory is measured over a process: 20,000 of them are what is remembered."""
+    command = [sys.executable, "-c", MANY_CONNECTIONS, mode, "1000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    frames, each, taken = map(int, done.stdout.split())
+    assert frames == 1000 * each
+    assert taken <= 1000 * kilobytes
 
 
 def test_ends_and_gaps_are_in_the_order_of_packets(captures: list[list[Packet]]) -> None:

@@ -95,7 +95,7 @@ class Ear:
         return self
 
     def finish(self) -> Ear:
-        self.reassembler.finish()
+        self.reassembler.finish(10**9, 0)
         assert self.reassembler._waiting_octets == 0
         assert self.reassembler.oldest_waiting() is None
         return self

@@ -563,7 +563,7 @@ def test_reset_connections_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
         tape.talk(Address("10.0.0.1", 1000 + i)).open().rst(UP)
     line = Pipeline()
     events = line.feed(tape.packets)
-    assert len(line._conversations) <= pipeline.MAX_RESETS
+    assert len(line._options.conversations) <= pipeline.MAX_RESETS
     assert len(ends_of(events + line.finish())) == 3 * pipeline.MAX_RESETS
 
 

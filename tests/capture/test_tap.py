@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import pytest
 from capture.events import Direction, FrameEvent, FrameType, Packet
 from capture.pcap import SYNTHESISED, read
 from capture.pipeline import Pipeline
+from capture.sources import tap as tap_module
 from capture.sources.ends import context_towards_clients, context_towards_server
 from capture.sources.faults import Ending, Faults
 from capture.sources.tap import Tap, TapError
@@ -354,6 +356,71 @@ def test_a_server_known_by_a_name_is_tried_at_each_of_its_addresses(
         assert receive(server, 5) == b"found"
         assert tap.connections[0].server == f"{LOOPBACK}:{port}"
         assert not tap.problems
+
+
+def test_clients_are_numbered_as_they_came_also_while_the_servers_address_is_found_out(
+    origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = origin.address[1]
+    real = socket.getaddrinfo
+    nobody = real("127.0.0.9", port, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **options: real(host, *rest, **options))
+    with Tap(("127.0.0.1", port)) as tap:
+        tap.loop.call(lambda: setattr(tap, "targets", nobody * 3 + tap.targets))
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(dial(tap)) for _ in range(5)]
+            for _ in clients:
+                stack.enter_context(origin.accept())
+            until(lambda: len(tap.connections) == 5)
+            names = [f"{LOOPBACK}:{client.getsockname()[1]}" for client in clients]
+            assert [connection.client for connection in tap.connections] == names
+            assert {connection.server for connection in tap.connections} == {f"{LOOPBACK}:{port}"}
+    syns = [segment for segment in segments(everything(tap), origin) if segment.names == "S"]
+    assert [f"{LOOPBACK}:{segment.source}" for segment in syns] == names
+
+
+def test_more_clients_than_a_tap_takes_wait_until_one_leaves(origin: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tap_module, "MAX_CONNECTIONS", 2)
+    with Tap(origin.address) as tap, connected(tap, origin) as first, connected(tap, origin):
+        with dial(tap) as third:
+            third.sendall(b"patient")
+            until(lambda: len(tap.connections) == 2)
+            for end in first:
+                end.close()
+            with origin.accept() as server:
+                assert receive(server, 7) == b"patient"
+            assert [connection.number for connection in tap.connections] == [1, 2]
+
+
+EXHAUST = """
+import resource, socket, sys
+from capture.sources.tap import Tap
+origin = socket.create_server(("127.0.0.1", 0))
+with Tap(origin.getsockname()[:2]) as tap:
+    clients = [socket.create_connection(("127.0.0.1", tap.port)) for _ in range(4)]
+    while len(tap.connections) < 4:
+        pass
+    used = socket.socket()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used.fileno() + 2, resource.RLIM_INFINITY))
+    late = socket.socket()  # takes the last but one
+    late.connect(("127.0.0.1", tap.port))
+    while not tap.problems:
+        pass
+    print(tap.problems[0].reason)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, resource.RLIM_INFINITY))
+    if "refused" not in sys.argv:
+        late.sendall(b"at last")
+        while len(tap.connections) < 5:
+            pass
+        print(len(tap.problems))
+"""
+
+
+def test_without_a_file_descriptor_left_clients_wait_and_the_tap_lives() -> None:
+    command = [sys.executable, "-c", EXHAUST]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE * 3, check=False)
+    assert run.stderr == ""
+    print(run.stdout)
 
 
 # -- recording -------------------------------------------------------------------------------------------------------

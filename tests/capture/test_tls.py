@@ -36,7 +36,13 @@ def in_records(hello: bytes, size: int) -> bytes:
 
 @pytest.mark.parametrize(
     ("name", "alpn"),
-    [("chat.example.org", ["h2"]), ("localhost", ["h2", "http/1.1"]), (None, ["grpc-exp", "h2"]), ("a.b", []), (None, [])],
+    [
+        ("chat.example.org", ["h2"]),
+        ("localhost", ["h2", "http/1.1"]),
+        (None, ["grpc-exp", "h2"]),
+        ("a.b", []),
+        (None, []),
+    ],
 )
 def test_a_real_hello_tells_server_name_and_protocols(name: str | None, alpn: list[str]) -> None:
     octets = real_hello(name, alpn)

@@ -175,6 +175,7 @@ def test_octets_are_powers_of_two_only_where_nothing_is_lost() -> None:
     [
         (settings((2, 0), (4, 4 << 20), (0x99, 7)),
          "ENABLE_PUSH 0 · INITIAL_WINDOW_SIZE 4 MiB · 0x0099 (unregistered) 7"),
+        (settings(), "nothing but the initial values"),
         (settings((0xFE03, 1)), "0xfe03 (gRPC: true-binary metadata allowed) 1"),
         (frame(4, 1), "acknowledges the other side's settings"),
         (window_update(0, 1000), "+ 1,000 → 66,535 · connection window"),
@@ -251,11 +252,11 @@ def test_messages_are_decoded_and_cut_ones_say_how_far_they_are() -> None:
     begin = headers(1, up.encode(REQUEST)) + data(1, octets[:12])
     assert said_of(begin) == "part of a message: 7 of 23 octets so far"
     assert said_of(begin + data(1, octets[12:])) == (
-        'message 23 octets: ChatMessage {user: "Juan", room: "general", text: "a·[2Jb"}'
+        'message 23 octets · ChatMessage {user: "Juan", room: "general", text: "a·[2Jb"}'
     )
     two = message(field(1, "Ana")) + message(b"")
     assert said_of(headers(1, Encoder().encode(REQUEST)) + data(1, two)) == (
-        '2 messages: message 5 octets: ChatMessage {user: "Ana"} · message 0 octets: ChatMessage {}'
+        '2 messages · message 5 octets · ChatMessage {user: "Ana"} · message 0 octets · ChatMessage {}'
     )
     assert said_of(begin + data(1, b"", flags=1)) == "no data; this direction ends"
 
@@ -287,9 +288,11 @@ def test_the_table_reads_like_the_wire() -> None:
     lines = text.splitlines()
     assert lines[0] == "Connection 0 · Juan 127.0.0.1:52110 ⇄ 127.0.0.1:50051 · 17 frames, 2 streams"
     assert lines[1].split() == ["ms", "dir", "stream", "frame", "octets", "what", "it", "says"]
-    assert re.match(r" +0\.00   → +0  SETTINGS +0$", lines[2])
-    assert any(re.match(r" +0\.\d\d   → +1  HEADERS +\d+  POST /minichat.v1.ChatService/Join · cont", x) for x in lines)
-    assert any("DATA end" in x and 'message 15 octets: JoinRequest {user: "Juan", ro' in x for x in lines)
+    assert re.match(r" +0\.00   → +0  SETTINGS +0  nothing but the initial values$", lines[2])
+    assert any(re.match(r" +0\.\d\d   → +1  HEADERS +\d+  POST /minichat.v1.ChatService/Join$", x) for x in lines)
+    at = next(i for i, x in enumerate(lines) if "DATA end" in x)
+    assert lines[at].endswith(" 20  message 15 octets")
+    assert lines[at + 1] == " " * 24 + 'JoinRequest {user: "Juan", room: "general"}'
     assert any("HEADERS end" in x and "trailers: grpc-status 0 (OK)" in x for x in lines)
     assert sum("· · ·  1.5 s of silence  · · ·" in x for x in lines) == 4
     assert any("client: sends no more (TCP FIN)" in x for x in lines)
@@ -303,11 +306,21 @@ def test_no_line_is_wider_than_the_terminal(columns: int, language: str) -> None
     text = "".join(table.frames_by_connection(CHAT, columns=columns, schema=Schema.default()))
     text += table.FrameTable(columns=columns, schema=Schema.default()).feed(CHAT)
     assert max(width(line) for line in text.splitlines()) <= columns
-    assert "…" in text
+    assert ("…" in text) is (columns < 132)
+    for said in ('JoinRequest {user: "Juan", room: "general"}', "POST /minichat.v1.ChatService/Chat"):
+        assert said in text
 
 
 def test_a_pipe_gets_whole_lines() -> None:
     assert "user-agent grpc-python/1.85.1" in table.FrameTable(schema=Schema.default()).feed(CHAT)
+
+
+def test_what_matters_gets_a_second_line_where_it_does_not_fit_and_no_third() -> None:
+    wide = table.FrameTable(schema=Schema.default()).feed(CHAT).splitlines()
+    narrow = table.FrameTable(columns=80, schema=Schema.default()).feed(CHAT).splitlines()
+    begins = [line for line in narrow if not line.startswith(" " * 26) or "silence" in line]
+    assert len(begins) == len(wide)
+    assert not any("PING" in one and two.startswith(" " * 26) for one, two in itertools.pairwise(narrow))
 
 
 def test_fed_event_by_event_the_table_is_the_same() -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wcwidth import wcwidth
@@ -93,7 +93,7 @@ class Screen:
 class Terminal:
     """`python -m client` as somebody sits before it. Killed at the end."""
 
-    def __init__(self, *arguments: str, width: int = 80, **environment: str) -> None:
+    def __init__(self, *arguments: str, width: int = 80, environment: Mapping[str, str] | None = None) -> None:
         self.raw = ""
         self.screen = Screen(width)
         self._changed = threading.Condition()
@@ -103,7 +103,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "client", *arguments],
             cwd=ROOT,
-            env={**inherited, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **environment},
+            env={**inherited, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **(environment or {})},
             stdin=slave,
             stdout=slave,
             stderr=slave,

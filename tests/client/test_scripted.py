@@ -14,7 +14,7 @@ from subprocess import PIPE
 from typing import IO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from client.scripted import READ_SIZE, read_lines
@@ -232,6 +232,7 @@ class TestReadLines:
             thread.join()
             os.close(read_end)
 
+    @settings(deadline=None)  # threads on a busy machine
     @given(st.lists(st.text(st.characters(exclude_characters="\r\n\ufeff", codec="utf-8"))), st.booleans())
     def test_lines_come_as_they_were_written_octet_by_octet(self, lines: list[str], windows: bool) -> None:
         octets = "".join(line + ("\r\n" if windows else "\n") for line in lines).encode()

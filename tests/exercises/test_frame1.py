@@ -114,12 +114,12 @@ def test_every_named_mistake_is_made_here() -> None:
 def test_a_wrong_answer_fails_with_its_own_message_in_both_languages(
     name: str, lines: dict[str, str], has_capture: bool, juan: Student, tmp_path: Path
 ) -> None:
-    outcome = answered(lines, tmp_path, juan if has_capture else Student("Ana"))
-    assert not outcome.passed
-    assert outcome.failure is not None
-    assert outcome.failure.mistake == name
     for language in LANGUAGES:
         choose_language(language)
+        outcome = answered(lines, tmp_path, juan if has_capture else Student("Ana"))
+        assert not outcome.passed
+        assert outcome.failure is not None
+        assert outcome.failure.mistake == name
         screen = shown(outcome.failure)
         text = " ".join(" ".join(screen).split())
         own = [said(part) for part in FRAME1.mistakes[name][:3]]
