@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
 import sys
 
@@ -52,6 +53,9 @@ class Terminal:
         """From the session's thread, to be shown."""
         self._asking: set[asyncio.Task[None]] = set()
         self._prompting = True
+        # prompt_toolkit would ask the terminal where the cursor is, to know how much room is left for menus. There are
+        # none here, and an answer that comes after lines were written makes it push them off the screen.
+        os.environ["PROMPT_TOOLKIT_NO_CPR"] = "1"
         self._ask = self._style.paint(f"{user} · #{room} ▸ ", BOLD)
         self._prompt: PromptSession[str] = PromptSession(
             ANSI(self._ask), erase_when_done=True, interrupt_exception=EOFError

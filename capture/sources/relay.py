@@ -124,8 +124,8 @@ class Relay:
                 return
             if self._stands(outward, result):
                 return
-        self._tap.settle(None)
         self.refuse(N_("connection {connection}: the server cannot be reached: {reason}"), os.strerror(self._error))
+        self._tap.settle(None)
 
     def _answered(self, _events: int) -> None:
         outward = self._outward
@@ -145,8 +145,8 @@ class Relay:
         else:
             if self._conversation is None:
                 self.server = target[1][:2]
-            self._tap.settle(target)
             self._open(outward)
+            self._tap.settle(target)
         return not error
 
     def refuse(self, template: str, reason: str = "") -> None:

@@ -11,7 +11,7 @@
 # [en]     octet    0  1  2 |  3   |   4   |  5  6  7  8
 # [en]              length  | type | flags |  stream identifier
 # [es]     octeto   0  1  2 |  3   |   4   |  5  6  7  8
-# [es]             longitud | tipo | flags |  identificador de flujo
+# [es]             longitud | tipo | flags |  identificador de stream
 #
 # [en] The length says how many octets follow; these nine are not counted. Numbers
 # [en] are big-endian: the first octet weighs most. The first bit of octet 5 is
@@ -20,16 +20,16 @@
 # [es] La longitud dice cuántos octetos vienen después; estos nueve no se cuentan.
 # [es] Los números son big-endian: el primer octeto es el que más pesa. El primer bit
 # [es] del octeto 5 está reservado: ponga lo que ponga el emisor, el receptor lo
-# [es] ignora, así que quedan 31 bits para el identificador de flujo.
+# [es] ignora, así que quedan 31 bits para el identificador de stream.
 #
 # [en]     00 00 04  08  00  00 00 00 03    4 octets follow, type 8 (WINDOW_UPDATE),
 # [en]                                      no flags, stream 3
 # [en]     00 01 02  00  01  00 00 00 05    258 octets follow (1 × 256 + 2), type 0
 # [en]                                      (DATA), flags 1 (END_STREAM), stream 5
 # [es]     00 00 04  08  00  00 00 00 03    siguen 4 octetos, tipo 8 (WINDOW_UPDATE),
-# [es]                                      sin flags, flujo 3
+# [es]                                      sin flags, stream 3
 # [es]     00 01 02  00  01  00 00 00 05    siguen 258 octetos (1 × 256 + 2), tipo 0
-# [es]                                      (DATA), flags 1 (END_STREAM), flujo 5
+# [es]                                      (DATA), flags 1 (END_STREAM), stream 5
 #
 # [en] In Python header[3] is one octet, as a number; header[0:3] is three octets,
 # [en] which int.from_bytes(header[0:3], "big") makes into one number.

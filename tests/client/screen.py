@@ -103,7 +103,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "client", *arguments],
             cwd=ROOT,
-            env={**inherited, "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1", **(environment or {})},
+            env={**inherited, "TERM": "xterm-256color", **(environment or {})},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -121,6 +121,8 @@ class Terminal:
                 octets = octets[len(whole.encode()) :]
                 with self._changed:
                     self.raw += whole
+                    if "\x1b[6n" in whole:  # "where is the cursor?", which a terminal answers
+                        self.type("\x1b[1;1R")
                     self.screen.feed(whole)
                     self._changed.notify_all()
 

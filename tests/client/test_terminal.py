@@ -133,6 +133,17 @@ class TestCommands:
 
 
 class TestTrouble:
+    def test_a_server_that_is_not_there_yet(self) -> None:
+        with serve() as server:
+            pass
+        with Terminal("Juan", "general", "--server", server.address) as juan:
+            juan.wait_for_line("✗ There is no server")
+            lost = f"✗ There is no server at {server.address}. Trying again …"
+            assert juan.wait_for_prompt(PROMPT) == [lost, PROMPT]  # and no empty lines: a real terminal would scroll
+            with serve(port=server.port):
+                lines = juan.wait_for(lambda lines: len(lines) > 2 and lines[-1] == PROMPT)
+                assert lines == [lost, "· Nobody else is here yet. /help lists the commands.", PROMPT]
+
     def test_a_server_that_goes_and_returns(self) -> None:
         server = serve()
         with Terminal("Juan", "general", "--server", server.address) as juan:
