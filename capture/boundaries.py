@@ -135,7 +135,7 @@ class BoundarySearch:
         """Whether `at` can be a boundary: as far as the octets reach, possible header follows possible header. The last
         frame must end where they end, unless there is more evidence: any octets can be a long DATA frame's header."""
         position, total = at - self.offset, 0
-        if position + FRAME_HEADER_LENGTH > len(self.octets):
+        if not 0 <= position <= len(self.octets) - FRAME_HEADER_LENGTH:
             return False
         while position + FRAME_HEADER_LENGTH <= len(self.octets):
             found = evidence(self.octets, position)

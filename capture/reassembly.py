@@ -204,7 +204,7 @@ class Reassembler:
         """The capture is over, with this packet: what waits is handed on, holes and all."""
         for flow in list(self._flows.values()):
             self._give_up_all(flow)
-            self._tell_end(flow, *flow.final_at)
+            self._tell_end(flow, *max(flow.handed, flow.final_at))
             self._give_up_tail(flow, packet, time_ns)
 
     def oldest_waiting(self) -> int | None:
@@ -377,8 +377,9 @@ class Reassembler:
 
     def _begin_hole(self, flow: Flow, packet: int) -> None:
         flow.moved_at, flow.acknowledged_at = flow.tcp.packets, None
-        flow.waits_since = packet
-        self._holed[id(flow)] = flow
+        if id(flow) not in self._holed:
+            flow.waits_since = packet
+            self._holed[id(flow)] = flow
 
     def _insert(self, flow: Flow, at: int, s: Segment, offset: int, octets: bytes, length: int) -> None:
         flow.waiting.insert(at, (offset, s.packet, s.time_ns, octets, length))

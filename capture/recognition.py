@@ -308,10 +308,14 @@ class Side:
     def is_searching(self) -> bool:
         return self.flow.receive == self.receive
 
+    @property
+    def _is_alone(self) -> bool:
+        """Whether nothing was seen of the other direction: the preface may have passed there."""
+        return self.peer.flow.next is None
+
     def settle(self) -> None:
         """Nothing more comes to this search: less evidence must do."""
-        is_alone = self.peer.flow.next is None  # a capture of one direction has no preface for the other
-        if self.is_searching and self.pieces and (self._late or is_alone or self.conversation.is_expected):
+        if self.is_searching and self.pieces and (self._late or self._is_alone or self.conversation.is_expected):
             start = self._search.find(1 if self.conversation.is_expected else 2, 1)
             if start is not None:
                 self.begin(start)
@@ -353,7 +357,7 @@ class Side:
         conversation, search = self.conversation, self._search
         octets = search.octets
         is_beginning = not self._late and search.offset == 0
-        self.is_hopeful = False
+        was_hopeful, self.is_hopeful = self.is_hopeful, False
         if not conversation.is_prefaced:
             found = octets.find(CONNECTION_PREFACE, max(0, len(octets) - new - len(CONNECTION_PREFACE)))
             if found >= 0:
@@ -367,7 +371,7 @@ class Side:
         if is_switch or (conversation.is_prefaced and is_start):
             start = self._first_settings()
             return self._wait(True) if start is None else self.begin(start, certain=True)
-        if conversation.is_expected or self._late:
+        if conversation.is_expected or self._late or self._is_alone:
             if len(octets) < FRAME_HEADER_LENGTH and search.offset == self._began:
                 return self._wait(True)
             is_first = len(self.pieces) == 1 or len(octets) - new < FRAME_HEADER_LENGTH
@@ -376,8 +380,9 @@ class Side:
             known = conversation.is_expected
             start = search.find(*((KNOWN_ENOUGH, KNOWN_ENOUGH_AT_END) if known else (ENOUGH, ENOUGH_AT_END)))
             return self._wait(search.is_hopeful) if start is None else self.begin(start)
-        # A beginning without a preface: a server that speaks first, or an answer that switches protocols.
-        return self._wait(is_beginning and _is_settings(octets, 0))
+        # A beginning without a preface: perhaps a server that speaks first, at once or behind what opened a tunnel.
+        may_follow = was_hopeful or octets.find(_SETTINGS, max(0, len(octets) - new - len(_SETTINGS))) >= 0
+        return self._wait(is_beginning and may_follow)
 
     def _wait(self, is_hopeful: bool) -> None:
         """Keeps what may be needed."""
@@ -510,6 +515,8 @@ class Side:
         conversation.emit(Problem(*where, reason, {"octets": octets}, octets))
 
 
+_SETTINGS = b"\4\0\0\0\0\0"
+"""Type, flags and stream of a SETTINGS frame."""
 _ENDED = N_("the connection ended {octets} octets into a frame")
 
 
@@ -520,4 +527,4 @@ def _ignore(packet: int, time_ns: int, octets: bytes) -> None:
 def _is_settings(octets: bytes | bytearray, at: int) -> bool:
     """Whether a SETTINGS frame header, no acknowledgement, can stand there."""
     header: Any = octets[at : at + FRAME_HEADER_LENGTH]
-    return header[3:] == b"\4\0\0\0\0\0" and int.from_bytes(header[:3]) % 6 == 0 and header[0] == 0
+    return header[3:] == _SETTINGS and int.from_bytes(header[:3]) % 6 == 0 and header[0] == 0

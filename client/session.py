@@ -44,7 +44,7 @@ LEAVE_SECONDS = 2.0
 """What a server gets for ending a Chat that we have left."""
 FIRST_PAUSE_SECONDS = 0.2
 """Before the second attempt; it doubles from one attempt to the next."""
-LONGEST_PAUSE_SECONDS = 5.0
+LONGEST_PAUSE_SECONDS = 2.0
 UNCONFIRMED_LENGTH = 1_000
 """Messages that may wait for their confirmation; the next one waits outside."""
 
@@ -52,7 +52,7 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
     ("grpc.enable_http_proxy", 0),  # grpcio would send even 127.0.0.1 to the proxy that http_proxy names
     ("grpc.initial_reconnect_backoff_ms", 100),  # the pauses are ours, above
     ("grpc.min_reconnect_backoff_ms", 10_000),  # despite its name the time that one attempt to connect may take
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.keepalive_time_ms", 10_000),  # a server that has fallen silent is found out after 15 s
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),

@@ -1,4 +1,8 @@
-"""What a tap leaves behind: numbered packets with times, in a pcapng as they come and for whoever follows live."""
+"""What a tap leaves behind: numbered packets with times, in a pcapng as they come and for whoever follows live.
+
+Making packets and writing them takes longer than forwarding does, and an answer often arrives within microseconds. So
+what was forwarded is noted with its time, and becomes packets when the tap has a moment to itself, or after GATHER_NS.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +18,12 @@ from capture.pcap import Writer
 from capture.synthesis import RAW_IP
 from kit.words import N_
 
-MAX_BATCH = 1 << 20
-"""Octets gathered before they are handed on, however busy the tap is."""
+GATHER_NS = 5_000_000
+"""How long it may take until something forwarded is in the file, however busy the tap is."""
+IDLE_SECONDS = 0.001
+"""How long nothing happens in a moment that the tap has to itself: the finest that epoll knows."""
+MAX_GATHERED = 32
+"""Pieces noted before they become packets: at 64 KiB each, 2 MiB."""
 MAX_WAITING = 64 << 20
 """Octets that wait for a live consumer. One that falls behind further loses packets, as in any capture: it is told, and
 the traffic goes on."""
@@ -37,8 +45,7 @@ class Recording:
         """Packets that no consumer got."""
         self._number = 0
         self._time_ns = 0
-        self._fresh: list[Packet] = []
-        self._fresh_octets = 0
+        self._gathered: list[tuple[int, Iterable[bytes], str]] = []
         self._comments: dict[int, str] = {}
         self._key_log = key_log
         self._key_log_read = key_log.stat().st_size if key_log and key_log.exists() else 0
@@ -58,30 +65,43 @@ class Recording:
         """Whether `packets` has nothing more to give, now or later."""
         return self._closed and not self._waiting
 
+    @property
+    def waits(self) -> bool:
+        """Whether something has yet to be published, and there is time for it."""
+        gathered = self._gathered
+        return bool(gathered) and time.time_ns() - gathered[0][0] < GATHER_NS
+
     def add(self, octets: Iterable[bytes], comment: str = "") -> None:
-        """Packets of this moment, the last of them with the comment. Times never go back, even if the clock does."""
+        """Packets of this moment, the last of them with the comment. Times never go back, even if the clock does.
+
+        `octets` is iterated when the packets are made, in the order in which it was added.
+        """
         self._time_ns = max(time.time_ns(), self._time_ns)
-        for data in octets:
-            self._number += 1
-            self._fresh.append(Packet(self._number, self._time_ns, RAW_IP, data, len(data)))
-            self._fresh_octets += len(data)
-        if comment and self._writer is not None:
-            self._comments[self._number] = comment
-        if self._fresh_octets > MAX_BATCH:
+        self._gathered.append((self._time_ns, octets, comment))
+        if len(self._gathered) >= MAX_GATHERED:
             self.publish()
 
     def tell(self, template: str, **values: Any) -> None:
+        """A problem that came up behind what was added last."""
+        self.publish()
         self.problems.append(
             Problem(self._number, self._time_ns or time.time_ns(), None, None, None, "capture", template, values)
         )
 
     def publish(self) -> None:
         """Writes what was added, and hands it to who waits for it."""
-        packets = self._fresh
-        if not packets:
+        if not self._gathered:
             return
-        octets = self._fresh_octets + PACKET_COST * len(packets)
-        self._fresh, self._fresh_octets = [], 0
+        packets: list[Packet] = []
+        octets = 0
+        for time_ns, gathered, comment in self._gathered:
+            for data in gathered:
+                self._number += 1
+                packets.append(Packet(self._number, time_ns, RAW_IP, data, len(data)))
+                octets += PACKET_COST + len(data)
+            if comment and self._writer is not None:
+                self._comments[self._number] = comment
+        self._gathered.clear()
         if self._writer is not None:
             try:
                 self._write(self._writer, packets)

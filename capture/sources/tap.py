@@ -33,7 +33,7 @@ from typing import BinaryIO, Literal, NamedTuple, cast
 from capture.events import Direction, Packet, Problem
 from capture.sources.faults import NO_FAULTS, Ending, Faults
 from capture.sources.loop import READ, Loop
-from capture.sources.recording import Recording
+from capture.sources.recording import IDLE_SECONDS, Recording
 from capture.sources.relay import Relay, SocketAddress, Target
 from kit.words import N_, _
 
@@ -262,8 +262,8 @@ class Tap:
     def _run(self) -> None:
         try:
             while not self._closing:
-                self.loop.turn()
-                self.recording.publish()
+                if not self.loop.turn(IDLE_SECONDS if self.recording.waits else None) or not self.recording.waits:
+                    self.recording.publish()
             self._wind_up()
         except BaseException as error:
             self._failure = error

@@ -1,7 +1,7 @@
-"""Traffic for tests of the decoder's core, made by hand: packets of any link type around TCP segments, and HTTP/2 in them.
+"""Traffic for tests of the decoder's core: packets of any link type around TCP segments, and HTTP/2 in them.
 
-Frames are written as octets here, not by the code under test, and `expected_frames` is a second, slow and obvious reading
-of the same packets: which octet came first in which packet, and so in which packet each frame became complete.
+Frames are written as octets here, not by the code under test, and `expected_frames` is a second, slow and obvious
+reading of the same packets: which octet came first in which packet, and so in which packet each frame became complete.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from hpack import Encoder
 
-from capture.events import ConnectionEnd, Event, FrameEvent, Gap, Packet, Problem, Unknown
+from capture.events import ConnectionEnd, Event, FrameEvent, Gap, Packet, Problem
 from capture.pipeline import Pipeline
 
 ETHERNET, BSD_LOOPBACK, RAW, COOKED, COOKED_V2 = 1, 0, 101, 113, 276
@@ -449,7 +449,7 @@ def by_packet(frames: Iterable[FrameEvent]) -> list[Expected]:
 
 
 def write_pcap(path: Path, packets: Sequence[Packet]) -> Path:
-    """A pcap file with nanoseconds, for other programs to read; packets keep their numbers only if they are in order."""
+    """A pcap file with nanoseconds, for other programs to read."""
     octets = [struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262_144, packets[0].link_type)]
     for packet in packets:
         seconds, rest = divmod(packet.time_ns, 10**9)

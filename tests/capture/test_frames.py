@@ -593,7 +593,6 @@ def test_what_is_unfinished_at_the_end_is_told() -> None:
         9 + 17,
         10,
     )
-    assert pair.up.end(9, 90, "") is None
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
@@ -712,7 +711,7 @@ def test_a_frame_that_hyperframe_takes_is_read_alike(octets: bytes) -> None:
     if isinstance(theirs, hyperframe.frame.PushPromiseFrame):
         assert one.promised_stream_id == theirs.promised_stream_id & 0x7FFFFFFF
     if isinstance(theirs, hyperframe.frame.SettingsFrame) and one.settings is not None:
-        assert dict((code, value) for code, value in struct.iter_unpack(">HI", octets[9:])) == dict(theirs.settings)
+        assert dict(struct.iter_unpack(">HI", octets[9:])) == dict(theirs.settings)
 
 
 def test_the_preface_is_the_rfcs() -> None:

@@ -469,7 +469,7 @@ def test_names_are_counted_in_octets() -> None:
 
 
 def test_a_block_cut_anywhere_gives_what_was_whole() -> None:
-    maximum, sections, blocks, _ = EXAMPLES["C.4"]
+    _, sections, blocks, _ = EXAMPLES["C.4"]
     block = bytes.fromhex(blocks[0])
     for size in range(len(block)):
         decoder = FieldDecoder()

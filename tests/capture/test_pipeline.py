@@ -114,10 +114,8 @@ def test_a_capture_by_others_is_read_as_wireshark_reads_it(vector: Path, batch: 
     for row, one in enumerate(frames_of(events), 1):
         ports = [end.rsplit(":", 1)[1] for end in (one.connection.client, one.connection.server)]
         head = [str(one.packet), str(one.connection.number)]
-        ours.append(
-            [*head, ports[one.direction], ports[1 - one.direction], str(one.type_code), str(one.stream_id)]
-            + [str(one.length), f"0x{one.flags:02x}"]
-        )
+        way = [ports[one.direction], ports[1 - one.direction]]
+        ours.append([*head, *way, *map(str, (one.type_code, one.stream_id, one.length)), f"0x{one.flags:02x}"])
         for name, value in one.fields or ():
             fields.append([str(row), *head, str(one.stream_id), str(one.type_code), name, value])
     assert ours == rows(vector.with_name(vector.name + ".frames.tsv"))
@@ -285,7 +283,7 @@ def test_packets_out_of_order_give_the_same_frames(captures: list[list[Packet]],
 def test_each_two_neighbours_may_be_swapped() -> None:
     syns, rest = without_handshakes_moved(chat(3).packets)
     for i in range(len(rest) - 1):
-        swapped = rest[:i] + [rest[i + 1], rest[i]] + rest[i + 2 :]
+        swapped = [*rest[:i], rest[i + 1], rest[i], *rest[i + 2 :]]
         check_against_model(renumbered(syns + swapped))
 
 

@@ -150,7 +150,7 @@ def test_a_server_may_speak_first(size: int | None) -> None:
     talk.send(UP, PREFACE + settings(), size)
     events = events_of(talk.tape.packets)
     assert reasons(events) == []
-    assert sorted(seen(events)) == [(UP, 24, settings())] + laid_out(DOWN, 0, settings((3, 10)), window_update(0, 5))
+    assert sorted(seen(events)) == [(UP, 24, settings()), *laid_out(DOWN, 0, settings((3, 10)), window_update(0, 5))]
     assert [one.packet for one in events] == sorted(one.packet for one in events)
 
 
@@ -549,9 +549,9 @@ def test_frames_under_way_at_the_reset_are_read() -> None:
 
 def test_a_frame_cut_off_by_the_end_is_told() -> None:
     half = data(1, b"0123456789")[:14]
-    for end in (lambda talk: talk.fin(UP), lambda talk: talk.rst(UP), lambda talk: talk.rst(DOWN)):
+    for end in (Talk.fin, Talk.rst):
         talk = Tape().talk().open().send(UP, half)
-        end(talk)
+        end(talk, UP)
         assert reasons(events_of(talk.tape.packets)) == ["the connection ended 14 octets into a frame"]
     talk = Tape().talk().open().send(UP, half)
     assert reasons(events_of(talk.tape.packets)) == ["the capture ends 14 octets into a frame"]

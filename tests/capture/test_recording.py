@@ -12,7 +12,7 @@ import pytest
 from capture.events import Packet
 from capture.pcap import read
 from capture.sources import recording as module
-from capture.sources.recording import PACKET_COST, Recording
+from capture.sources.recording import GATHER_NS, MAX_GATHERED, PACKET_COST, Recording
 
 
 def recording(stream: io.BytesIO | None = None, key_log: Path | None = None) -> Recording:
@@ -73,12 +73,34 @@ def test_a_consumer_that_falls_behind_loses_the_newest_and_is_told(monkeypatch: 
     assert [p.reason for p in made.problems] == ["3 packets came faster than they were taken, and were not shown"]
 
 
-def test_a_batch_is_published_before_it_grows_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_BATCH", 1000)
+def test_packets_are_made_when_there_is_time_for_them_and_before_they_become_many() -> None:
     made = recording()
-    for _ in range(25):
-        made.add([bytes(100)])
-    assert len(made.packets(0)) == 22
+    assert not made.waits
+    for _ in range(MAX_GATHERED - 1):
+        made.add([b"a", b"b"])
+    assert made.waits
+    assert made.packets(0) == []
+    made.add([b"c"])
+    assert not made.waits
+    assert len(made.packets(0)) == 2 * MAX_GATHERED - 1
+
+
+def test_what_was_added_waits_for_milliseconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = recording()
+    made.add([b"a"])
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + GATHER_NS)
+    assert not made.waits
+    assert made.packets(0) == []
+    made.publish()
+    assert data_of(made.packets(0)) == [b"a"]
+
+
+def test_a_problem_stands_behind_what_was_added_before_it() -> None:
+    made = recording()
+    made.add([b"a", b"b"])
+    made.tell("trouble with {what}", what="the second")
+    assert [(problem.packet, problem.reason) for problem in made.problems] == [(2, "trouble with the second")]
 
 
 def test_who_waits_is_woken_by_a_packet_and_by_the_end() -> None:
@@ -107,6 +129,7 @@ def test_comments_stand_at_their_packets_in_the_file() -> None:
     made.add([b"a", b"b"], "at b")
     made.add([b"c"])
     made.add([b"d"], "at d")
+    made.publish()
     made.close()
     file = stream.getvalue()
     assert data_of([packet for batch in read(io.BytesIO(file)) for packet in batch]) == [b"a", b"b", b"c", b"d"]
