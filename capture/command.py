@@ -361,7 +361,7 @@ def _tap(options: argparse.Namespace) -> None:
     output = _output(options, _Tapped(), _schema(options))
     made = stage("events" if isinstance(output, FrameRows) else options.kind, None)
     pipeline = Pipeline(ports={options.server[1]}, live=True)
-    told = 0
+    told = passed = 0
     try:
         with Tap(options.server, options.listen, write=options.write) as tap:
             words = _("{address} forwards to {server}; Ctrl-C ends it")
@@ -372,13 +372,22 @@ def _tap(options: argparse.Namespace) -> None:
                     yield tap.packets(TAP_PATIENCE)
 
             for batch in _batches(batches()):
+                passed += len(batch)
                 output.show(made.feed(pipeline.feed(batch)))
                 told += _tell_new(tap.problems[told:])
         for batch in tap:
+            passed += len(batch)
             output.show(made.feed(pipeline.feed(batch)))
         output.show(made.feed(pipeline.finish()))
         output.finish()
         _tell_new(tap.problems[told:])
+        if options.write:
+            words = ngettext("{file}: {n} packet · {command}", "{file}: {n} packets · {command}", passed)
+            file = visible(options.write)
+            print(
+                words.format(file=file, n=passed, command=f"python -m capture frames {file}"),
+                file=sys.stderr,
+            )
     except TapError as error:
         raise Refusal(LACKING, str(error)) from None
 

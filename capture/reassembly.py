@@ -260,7 +260,7 @@ class Reassembler:
 
     def _tell_end(self, flow: Flow, packet: int, time_ns: int) -> None:
         """Tells that the flow ended, once all octets before its FIN have been handed on."""
-        if flow.final == flow.delivered:
+        if flow.final is not None and _TOLD < flow.final <= flow.delivered:
             flow.final = _TOLD
             self._holed.pop(id(flow), None)
             self._listener.closed(flow, packet, time_ns, "fin")

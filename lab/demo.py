@@ -139,7 +139,7 @@ class Demo:
         )
         commands = (
             (),
-            (f"{python} -m capture frames {file}", f"wireshark -d tcp.port=={port},http2 {file}"),
+            (f"{python} -m capture frames {file}", f'wireshark -d "tcp.port=={port},http2" {file}'),
             (f"{python} -m lab run 01",),
             (
                 f"{python} -m server",
