@@ -242,6 +242,7 @@ class Reassembler:
         if s.flags & RST:
             for one in (flow, flow.peer):
                 self._give_up_all(one)
+                self._tell_end(one, s.packet, s.time_ns)
             self._listener.closed(flow, s.packet, s.time_ns, "reset")
         is_plain = not (flow.waiting or flow.peer.waiting)
         for one in (flow, flow.peer):

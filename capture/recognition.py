@@ -97,7 +97,7 @@ class Conversation:
         self.last = (first.packet, first.time_ns)
         """The packet that is being looked at, or was last."""
         self._held: list[Event] = []
-        self._held_octets = 0
+        self._held_octets = self._held_since = 0
         self._client: Side | None = None
         if first.flags & SYN:
             self._client = self.sides[bool(first.flags & ACK)]
@@ -142,6 +142,7 @@ class Conversation:
         """Keeps an event until the roles are known, and looks whether it tells them."""
         if self._client is not None:  # known since a moment ago, in the middle of a segment
             return self.options.emit(event)
+        self._held_since = min(self._held_since, event.packet) if self._held else event.packet
         self._held.append(event)
         self.options.undecided[self.number] = self
         octets = EVENT_OVERHEAD
@@ -242,7 +243,7 @@ class Conversation:
         """The packet of the earliest thing that is kept and may yet be emitted."""
         packets = [side.pieces[0][1] for side in self.sides if side.is_hopeful]
         if self._held:
-            packets.append(self._held[0].packet)
+            packets.append(self._held_since)
         return min(packets, default=None)
 
 
@@ -382,7 +383,9 @@ class Side:
             return self._wait(search.is_hopeful) if start is None else self.begin(start)
         # A beginning without a preface: perhaps a server that speaks first, at once or behind what opened a tunnel.
         may_follow = was_hopeful or octets.find(_SETTINGS, max(0, len(octets) - new - len(_SETTINGS))) >= 0
-        return self._wait(is_beginning and may_follow)
+        if is_beginning:
+            search.find(*_NEVER_ENOUGH)
+        return self._wait(is_beginning and (may_follow or search.is_hopeful))
 
     def _wait(self, is_hopeful: bool) -> None:
         """Keeps what may be needed."""
@@ -515,6 +518,7 @@ class Side:
         conversation.emit(Problem(*where, reason, {"octets": octets}, octets))
 
 
+_NEVER_ENOUGH = (1 << 30, 1 << 30)
 _SETTINGS = b"\4\0\0\0\0\0"
 """Type, flags and stream of a SETTINGS frame."""
 _ENDED = N_("the connection ended {octets} octets into a frame")

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     problem = problem_with_user(options.user) or problem_with_room(room)
     if problem is not None:
         parser.error(problem.rstrip("."))
-    if sys.stdin is not None and sys.stdin.isatty():
+    if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         from client import terminal  # prompt_toolkit, which a script need not wait for
 
         return terminal.run(options.server, options.user, room)

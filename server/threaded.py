@@ -166,6 +166,7 @@ class Call:
             self.end(Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, sentence))
         while isinstance(item := self._out_q.get(), Message):
             yield chat_message(item)
+        self._service.discharge(self)  # before the status goes out: who gets it may come again at once
         if item.code is not grpc.StatusCode.OK:
             self._context.abort(item.code, item.sentence)
 

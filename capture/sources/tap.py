@@ -25,14 +25,14 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Literal, NamedTuple, cast
 
 from capture.events import Direction, Packet, Problem
 from capture.sources.faults import NO_FAULTS, Ending, Faults
-from capture.sources.loop import READ, Loop
+from capture.sources.loop import READ, Loop, Result
 from capture.sources.recording import IDLE_SECONDS, Recording
 from capture.sources.relay import Relay, SocketAddress, Target
 from kit.words import N_, _
@@ -113,7 +113,7 @@ class Tap:
             self.targets = self._addresses = _resolve(*self._server)
             self._listener = undo.enter_context(_listen(*self._listen))
             self._address = self._listener.getsockname()
-            if any(address[:2] == self._address[:2] for _family, address in self.targets):
+            if any(_meets(address, self._address) for _family, address in self.targets):
                 raise TapError(_("the tap cannot listen where its server is: {address}").format(address=self.address))
             stream = self._open_file(undo)
             key_log = self._log_keys(undo)
@@ -191,7 +191,7 @@ class Tap:
     @property
     def connections(self) -> list[TapConnection]:
         """Those that are open, by number."""
-        return self.loop.call(
+        return self._call(
             lambda: sorted(
                 TapConnection(relay.number, _text(relay.client), _text(relay.server), *relay.passed)
                 for relay in self._relays
@@ -209,7 +209,7 @@ class Tap:
         For one connection (that there is, or will be) and one direction, or for all. Of several that fit, those for a
         connection go before those for a direction, and both before those for all.
         """
-        self.loop.call(lambda: self._set_faults((connection, direction), faults))
+        self._call(lambda: self._set_faults((connection, direction), faults))
 
     def cut(self, connection: int | None = None, how: Ending = Ending.RESET) -> None:
         """Cuts one connection, or all, now."""
@@ -219,7 +219,11 @@ class Tap:
                 if connection in (None, relay.number):
                     relay.cut(how, _("cut by the tap"))
 
-        self.loop.call(cut)
+        self._call(cut)
+
+    def _call(self, wish: Callable[[], Result]) -> Result:
+        """In the tap's thread, if it runs."""
+        return wish() if self._thread is None else self.loop.call(wish)
 
     def _set_faults(self, key: tuple[int | None, Direction | None], faults: Faults) -> None:
         self._rules[key] = faults
@@ -368,6 +372,11 @@ def _resolve(host: str, port: int) -> list[Target]:
     except (OSError, UnicodeError) as error:
         raise TapError(_("{host} is no address of a host: {reason}").format(host=host, reason=error)) from None
     return [(family, cast(SocketAddress, address)) for family, _type, _protocol, _name, address in found]
+
+
+def _meets(server: SocketAddress, listener: SocketAddress) -> bool:
+    """Whether who connects to the server meets the listener, which may listen on all addresses of the machine."""
+    return server[1] == listener[1] and listener[0] in (server[0], "0.0.0.0", "::")
 
 
 def _listen(host: str, port: int) -> socket.socket:

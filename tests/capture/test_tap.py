@@ -567,8 +567,9 @@ def test_what_keeps_a_tap_from_starting_is_said_in_a_sentence(origin: Origin, tm
         assert str(caught.value).startswith(reason)
     free = Origin()
     free.listener.close()
-    with pytest.raises(TapError, match="cannot listen where its server is"):
-        Tap(free.address, free.address).start()
+    for host in (LOOPBACK, "0.0.0.0"):
+        with pytest.raises(TapError, match="cannot listen where its server is"):
+            Tap(free.address, (host, free.address[1])).start()
     assert not [thread for thread in threading.enumerate() if thread.name == "tap"]
 
 
@@ -680,6 +681,16 @@ def test_refusing_is_for_new_connections_and_can_be_for_one_of_them(origin: Orig
                 assert receive(third[0], 5) == b"third"
         assert [problem.reason for problem in tap.problems] == ["connection 1: refused by the tap"]
     assert tshark(path, "-T", "fields", "-e", "tcp.stream", "-Y", "tcp.flags.reset==1").split() == ["1"]
+
+
+def test_faults_can_be_set_before_the_tap_starts(origin: Origin) -> None:
+    tap = Tap(origin.address)
+    tap.set_faults(Faults(segment=4), direction=CLIENT)
+    assert tap.connections == []
+    with tap, connected(tap, origin) as (client, server):
+        client.sendall(bytes(8))
+        receive(server, 8)
+    assert [len(s.payload) for s in segments(everything(tap), origin) if s.payload] == [4, 4]
 
 
 def test_faults_for_a_connection_go_before_those_for_all(origin: Origin) -> None:

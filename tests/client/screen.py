@@ -93,22 +93,32 @@ class Screen:
 class Terminal:
     """`python -m client` as somebody sits before it. Killed at the end."""
 
-    def __init__(self, *arguments: str, width: int = 80, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        width: int = 80,
+        environment: Mapping[str, str] | None = None,
+        output: Path | None = None,
+    ) -> None:
+        """With `output`, what the program writes goes there."""
         self.raw = ""
         self.screen = Screen(width)
         self._changed = threading.Condition()
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
         inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "TERM")}
+        stdout = slave if output is None else os.open(output, os.O_WRONLY | os.O_CREAT)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "client", *arguments],
             cwd=ROOT,
             env={**inherited, "TERM": "xterm-256color", **(environment or {})},
             stdin=slave,
-            stdout=slave,
+            stdout=stdout,
             stderr=slave,
             start_new_session=True,
         )
+        if stdout != slave:
+            os.close(stdout)
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -181,6 +182,13 @@ class TestTrouble:
             assert juan.status() == 1
             juan.wait_for_line("✗ The one place for chatting is taken; try again when somebody has left.")
             assert "Traceback" not in juan.raw
+
+
+def test_with_its_output_in_a_pipe_it_writes_plain_lines(server: RunningServer, tmp_path: Path) -> None:
+    with Terminal("Juan", "general", "--server", server.address, output=tmp_path / "said") as juan:
+        juan.type("Hola\n\x04")
+        assert juan.status() == 0
+    assert said((tmp_path / "said").read_text(encoding="utf-8").split("\n")) == ["Juan  Hola"]
 
 
 class TestColour:
