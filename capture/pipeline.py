@@ -126,6 +126,7 @@ class Pipeline:
         flow.tcp.user = self._options.conversations[conversation.number] = conversation
 
     def hole(self, flow: Flow, packet: int, time_ns: int, octets: int, snapped: bool) -> None:
+        self._is_disordered = self._is_disordered or not snapped
         conversation: Conversation | None = flow.tcp.user
         if conversation is None:
             return
@@ -139,7 +140,6 @@ class Pipeline:
         where = (packet, time_ns, conversation.record, conversation.direction_of(side), flow.delivered - octets)
         conversation.emit(Problem(*where, "tcp", reason, {"octets": octets}, octets))
         side.hole(packet, time_ns, octets)
-        self._is_disordered = self._is_disordered or not snapped
 
     def closed(self, flow: Flow, packet: int, time_ns: int, how: str) -> None:
         conversation: Conversation | None = flow.tcp.user

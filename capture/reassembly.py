@@ -305,6 +305,8 @@ class Reassembler:
 
     def _octets(self, flow: Flow, s: Segment, seq: int) -> None:
         """A segment's octets: handed on, put aside, or known already."""
+        if flow.final == _TOLD:
+            return  # nothing comes behind a FIN
         if flow.next is None:
             flow.next = seq
         octets, length = s.payload, s.length

@@ -454,7 +454,8 @@ class Side:
         conversation, search = self.conversation, self._search
         conversation.recognised()
         if not certain:
-            piece = bisect_right(self.pieces, start, key=itemgetter(0)) - 1
+            # As of the packet that showed the boundary: the one with the end of the first header.
+            piece = bisect_right(self.pieces, start + FRAME_HEADER_LENGTH - 1, key=itemgetter(0)) - 1
             self._tell_gaps(*self.pieces[piece][1:])
             self._tell_skipped(start, *self.pieces[piece][1:])
         reader = self.reader

@@ -10,6 +10,7 @@ The last column of each table is elastic: it takes what the terminal's width lea
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -54,6 +55,8 @@ MAX_WIDTH = 1_000
 MIN_ELASTIC = 8
 WIDE = 100
 """From so many columns on there is room for more space between them."""
+MAX_LINES = 5
+"""Of one record, where a terminal is narrow."""
 MAX_INTRODUCED = 10_000
 """Connections whose heading was shown; then they are introduced again."""
 
@@ -88,6 +91,15 @@ class Layout:
         for i, paint in (paints or {}).items():
             texts[i] = paint(texts[i])
         return self._space.join(texts).rstrip()
+
+    def rows(self, cells: Sequence[str]) -> list[str]:
+        """One line, or a few where the last cell needs them: it holds what the others only locate."""
+        *located, said = cells
+        room = self.room(located)
+        if width(said) <= room:
+            return [self.row(cells)]
+        first, *rest = textwrap.wrap(said, room, max_lines=MAX_LINES, placeholder=" …")
+        return [self.row([*located, first]), *(self.spanning([""] * len(located), line) for line in rest)]
 
     def spanning(self, cells: Sequence[str], said: str) -> str:
         """The first columns, and then one text across all others."""
@@ -477,5 +489,6 @@ class RecordTable:
         if not self._headed:
             self._headed = True
             lines.append(self._paint.dim(self._layout.headings()))
-        lines += [self._layout.row(self._cells(record, self.start_ns)) for record in records]
+        for record in records:
+            lines += self._layout.rows(self._cells(record, self.start_ns))
         return "".join([line + "\n" for line in lines])

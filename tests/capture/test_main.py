@@ -490,7 +490,10 @@ def test_the_tap_shows_frames_as_they_pass_and_leaves_the_same_in_a_file(
                 assert lines[-1]
         tap.send_signal(signal.SIGINT)
         lines += tap.stdout.readlines()
-        assert tap.stderr.read() == b""
+        last = tap.stderr.read().decode()
+        assert re.fullmatch(
+            rf"{re.escape(str(path))}: \d+ packets · python -m capture frames {re.escape(str(path))}\n", last
+        )
         assert tap.wait(SECONDS) == 0
     shown = Ran(0, b"".join(lines), b"")
     assert run("frames", path, "--format", "jsonl").records == shown.records
