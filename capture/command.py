@@ -153,7 +153,9 @@ def _records(options: argparse.Namespace) -> None:
     with open_capture(options.file) as packets:
         schema = _schema(options)
         output = _output(options, packets, schema)
-        if isinstance(output, Lines) and options.kind in parallel.KINDS and options.format in parallel.FORMATS:
+        is_shareable = options.kind in parallel.KINDS and options.format in parallel.FORMATS
+        # Frame headers alone cost less than a second process's reading of all packets.
+        if isinstance(output, Lines) and is_shareable and _needs_sections(options):
             count = parallel.processes(options.file)
             if count > 1:
                 parallel.decode(_share, options, count, output.put, trouble)
@@ -225,9 +227,12 @@ def _share(options: argparse.Namespace, share: tuple[int, int]) -> Iterator[para
 def _pipeline(options: argparse.Namespace, share: tuple[int, int] = (0, 1)) -> Pipeline:
     """Field sections are decoded only where what was asked for needs them. Standard input that is no file shows what
     there is at once."""
-    sections = options.kind != "frames" or not options.fields or not NEED_SECTIONS.isdisjoint(options.fields)
     live = options.file == STANDARD_INPUT and not is_regular(sys.stdin)
-    return Pipeline(ports=options.port, sections=sections, live=live, share=share)
+    return Pipeline(ports=options.port, sections=_needs_sections(options), live=live, share=share)
+
+
+def _needs_sections(options: argparse.Namespace) -> bool:
+    return options.kind != "frames" or not options.fields or not NEED_SECTIONS.isdisjoint(options.fields)
 
 
 def _output(options: argparse.Namespace, packets: Source, schema: Schema | None) -> Output:

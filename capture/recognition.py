@@ -369,7 +369,7 @@ class Side:
             return self._look_at_tls()
         is_switch = search.offset == 0 and octets.startswith(b"HTTP/1.1 101") and b"h2c" in octets
         is_start = not self._late or (self._began == 0 and _is_settings(octets, 0))
-        if is_switch or (conversation.is_prefaced and is_start):
+        if self.reader is None and (is_switch or (conversation.is_prefaced and is_start)):
             start = self._first_settings()
             return self._wait(True) if start is None else self.begin(start, certain=True)
         if conversation.is_expected or self._late or self._is_alone:

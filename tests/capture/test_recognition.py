@@ -188,6 +188,18 @@ def test_with_prior_knowledge_the_servers_first_octet_begins_a_frame(
     assert sorted(reasons(events)) == sorted(told)
 
 
+def test_a_first_frame_that_cannot_be_one_is_not_tried_again() -> None:
+    """SETTINGS of 24,576 octets."""
+    talk = Tape().talk().shake().send(UP, PREFACE + settings())
+    talk.send(DOWN, b"\0\x60\0\4\0\0\0\0\0" + ping() * 20)
+    events = events_of(talk.tape.packets)
+    assert [octets for _, _, octets in seen(events)] == [settings(), *[ping()] * 20]
+    assert reasons(events) == [
+        "no frame can begin here: the frame boundary is lost (RFC 9113 §4.1)",
+        "9 octets are not decoded: where frames begin in them cannot be known",
+    ]
+
+
 def test_an_answer_in_http_1_1_is_told() -> None:
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
     talk = Tape().talk().shake().send(UP, PREFACE + settings()).send(DOWN, answer).fin(DOWN)
