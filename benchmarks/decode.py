@@ -10,20 +10,23 @@ recording is then repeated with other client addresses, interleaved in time, unt
 connections, each with octets that a real client and a real server exchanged.
 
 Ours and tshark run in turn, as whole programs that write to a file; the medians of their wall-clock times and the ratio
-are printed, with each program's peak memory. How many frames each found is compared as well: a fast wrong answer is
-none.
+are printed, with each program's peak memory, all its processes together. How many frames each found is compared as
+well: a fast wrong answer is none.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import os
+import re
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -141,16 +144,34 @@ def make_capture(path: Path, count: int) -> int:
 
 
 def run(command: list[str], output: Path) -> Run:
-    """Runs a program to its end; its time and peak memory."""
+    """Runs a program to its end; its time and peak memory, that of the processes it started included."""
     started = time.perf_counter()
+    peaks: dict[int, int] = {}
     with output.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.DEVNULL, cwd=ROOT)
+        over = threading.Event()
+        watcher = threading.Thread(target=_watch, args=(process.pid, peaks, over))
+        watcher.start()
         _pid, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        over.set()
+        watcher.join()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {process.returncode}")
-    return Run(seconds, usage.ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20))
+    peaks[process.pid] = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    return Run(seconds, sum(peaks.values()) / (1 << 20))
+
+
+def _watch(pid: int, peaks: dict[int, int], over: threading.Event) -> None:
+    """Notes the largest resident size of each process below `pid` (Linux: elsewhere there is no /proc, and decoding
+    processes are not counted)."""
+    while not over.wait(0.2):
+        with contextlib.suppress(OSError):
+            for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+                status = Path(f"/proc/{child}/status").read_text()
+                if (found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.M)) is not None:
+                    peaks[child] = int(found[1]) * 1024
 
 
 def frames_in(output: Path) -> int:

@@ -6,6 +6,7 @@
     seen.frames[0].settings
     seen.table()        # the same as text
     seen.timeline()     # a matplotlib figure, which a notebook shows
+    seen.compare()      # what Wireshark says of the same file
 
 `import capture` loads nothing heavy; each function loads what it needs when it is called.
 """
@@ -14,15 +15,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from capture.events import Call, Connection, Event, FrameEvent, MessageEvent, Packet, Problem, WindowSample
     from capture.protobuf import Schema
+    from capture.sources.sniff import Sniffing
     from capture.sources.tap import Tap
+    from capture.views.comparison import Opinion
     from capture.views.picture import Picture
 
-__all__ = ["Capture", "decode", "read", "tap"]
+__all__ = ["Capture", "decode", "live", "read", "tap"]
 
 
 class Capture:
@@ -39,6 +42,10 @@ class Capture:
         self.schema = schema or Schema.default()
         self.synthesised = False
         """Whether a tap made the TCP/IP around the octets."""
+        self.path: str | os.PathLike[str] | None = None
+        """The file that it was read from."""
+        self.ports: Collection[int] = ()
+        """Those that were said to speak HTTP/2."""
         self.events = events
         """Frames, problems, gaps and ends of connections, in their order."""
         stage, calls, windows = Messages(self.schema), Calls(self.schema), Windows()
@@ -69,6 +76,21 @@ class Capture:
         data = timeline.lanes(self.events, schema=self.schema, names=names, linear=linear, synthesised=self.synthesised)
         return timeline.figure(data)
 
+    def compare(
+        self, other: Literal["wireshark", "scapy"] = "wireshark", *, key_log: str | os.PathLike[str] | None = None
+    ) -> Opinion:
+        """Every frame beside Wireshark's, or that of scapy's own HTTP/2 layer. `key_log`: for TLS, which Wireshark
+        decrypts.
+
+        Raises: ValueError where no file was read; capture.sources.tshark.TsharkError where tshark is missing or fails.
+        """
+        from capture.sources.opinions import compare_with
+        from capture.views.comparison import Opinion
+
+        if self.path is None:
+            raise ValueError("only a capture that was read from a file can be compared")
+        return Opinion(compare_with(other, self.path, self.ports, key_log))
+
 
 def read(path: str | os.PathLike[str], ports: Collection[int] = (), schema: Schema | None = None) -> Capture:
     """Reads a whole capture file (`-`: standard input): pcap or pcapng, plain or gzip.
@@ -76,17 +98,18 @@ def read(path: str | os.PathLike[str], ports: Collection[int] = (), schema: Sche
     `ports`: TCP ports that speak HTTP/2, for captures that begin in the middle. Raises capture.pcap.CaptureError where
     the file is no capture.
     """
-    from capture.sources.files import open_capture
+    from capture.sources.files import STANDARD_INPUT, open_capture
 
     with open_capture(path) as packets:
         seen = decode(packets, ports, schema)
     seen.synthesised = packets.synthesised
+    seen.path, seen.ports = None if os.fspath(path) == STANDARD_INPUT else path, ports
     seen.problems = [*packets.problems, *seen.problems]
     return seen
 
 
 def decode(batches: Iterable[list[Packet]], ports: Collection[int] = (), schema: Schema | None = None) -> Capture:
-    """What packets hold, wherever they come from: a file's batches, or a tap's."""
+    """What packets hold, wherever they come from: a file's batches, a tap's, or what was sniffed."""
     from capture.pipeline import Pipeline
 
     pipeline = Pipeline(ports=ports)
@@ -95,6 +118,22 @@ def decode(batches: Iterable[list[Packet]], ports: Collection[int] = (), schema:
         events += pipeline.feed(batch)
     events += pipeline.finish()
     return Capture(events, schema=schema)
+
+
+def live(
+    interface: str | None = None, ports: Collection[int] = (50051,), write: str | os.PathLike[str] | None = None
+) -> Sniffing:
+    """A sniffer that collects while the body of a `with` runs, on loopback where no interface is named:
+
+        with capture.live(write="mine.pcapng") as sniffing:
+            …clients talk to their server…
+        seen = capture.decode(sniffing)
+
+    It needs the right to sniff; raises capture.sources.sniff.SniffError, which says how to get it.
+    """
+    from capture.sources.sniff import Sniffer, Sniffing
+
+    return Sniffing(Sniffer(interface, ports), write)
 
 
 def tap(server: tuple[str, int], **options: Any) -> Tap:

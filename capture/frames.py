@@ -137,7 +137,7 @@ class FrameReader:
             if self._holed:
                 octets = self._finish_holed(packet, time_ns, octets)
         position, end, base = 0, len(octets), self.offset
-        shapes, new = _shapes, tuple.__new__
+        shapes, new, is_calm = _shapes, tuple.__new__, not self._is_wary
         connection, direction, emit = self.connection, self.direction, self.emit
         while position < end:
             header = octets[position : position + 9]
@@ -148,7 +148,20 @@ class FrameReader:
                 shape = _learn(header)
             handling, type_code, flags, stream_id, length = shape
             stop = position + 9 + length
-            if (handling == STATEFUL or self._is_wary) and self._is_no_boundary(octets, position):
+            if is_calm and handling <= WINDOW_UPDATE:
+                if stop > end:
+                    break
+                payload = octets[position + 9 : stop]
+                if handling == PLAIN or payload != b"\0\0\0\0":
+                    # FrameEvent(...) without the detour through its own __new__, which costs as much as all the rest.
+                    plain = (
+                        packet, time_ns, connection, direction, base + position,
+                        type_code, flags, stream_id, length, header, payload, None,
+                    )  # fmt: skip
+                    emit(new(FrameEvent, plain))
+                    position = stop
+                    continue
+            elif (handling == STATEFUL or not is_calm) and self._is_no_boundary(octets, position):
                 self.offset = base + position
                 self._lose_state()
                 return self._lost(packet, time_ns, octets[position:])
@@ -156,26 +169,19 @@ class FrameReader:
                 break
             payload = octets[position + 9 : stop]
             section = None
-            if handling == WHOLE_BLOCK and not self._is_wary:
-                if self.sections:
-                    section = self.tables.decode(payload)
-                if self.tables.complaints:
-                    handling = STATEFUL
-            elif handling == WINDOW_UPDATE and payload == b"\0\0\0\0":
-                handling = STATEFUL
-            if handling == STATEFUL or self._is_wary:
+            if handling == WHOLE_BLOCK and is_calm and self.sections:
+                section = self.tables.decode(payload)
+            if handling != WHOLE_BLOCK or not is_calm or self.tables.complaints:
                 self._handle(packet, time_ns, base + position, header, payload, section)
-                connection, direction, emit = self.connection, self.direction, self.emit
+                is_calm = not self._is_wary
             else:
-                # FrameEvent(...) without the detour through its own __new__, which costs as much as all the rest.
-                at = base + position
                 event = (
-                    packet, time_ns, connection, direction, at,
+                    packet, time_ns, connection, direction, base + position,
                     type_code, flags, stream_id, length, header, payload, section,
                 )  # fmt: skip
                 emit(new(FrameEvent, event))
-                if handling == WHOLE_BLOCK:  # its fields may tell who is the client
-                    connection, direction, emit = self.connection, self.direction, self.emit
+            # A field section may tell who is the client, and SETTINGS what the connection is.
+            connection, direction, emit = self.connection, self.direction, self.emit
             position = stop
         self.offset = base + position
         if position < end:

@@ -165,6 +165,8 @@ class Messages:
             half.path = other.path = headers.text(":path")
         content_type = headers.text("content-type")
         subtype = None if content_type is None else content_subtype(content_type)
+        if half.path is not None and other.codec is self._unknown_codec:  # the response headers may be lost
+            other.codec = self._schema.codec(half.path, 1 - int(direction), None, subtype or "proto")
         if content_type is not None:
             half.is_grpc = subtype is not None
         elif headers.end_stream and other.is_grpc is not None:

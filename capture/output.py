@@ -65,7 +65,7 @@ class Lines:
 
     def __init__(self, out: TextIO, writer: Writer, wanted: Selection) -> None:
         self._out, self.writer, self.wanted = out.buffer, writer, wanted
-        self._out.write(writer.header)
+        self.put(writer.header)
 
     def show(self, records: Sequence[Any]) -> None:
         if self.wanted is not None:
@@ -74,7 +74,9 @@ class Lines:
 
     def put(self, lines: bytes) -> None:
         """Writes lines that are made already."""
-        self._out.write(lines)
+        left = memoryview(lines)
+        while left:  # with PYTHONUNBUFFERED a signal, or a full pipe, may leave a part unwritten
+            left = left[self._out.write(left) :]
         self._out.flush()
 
     def finish(self) -> None:

@@ -325,7 +325,7 @@ class Reader(Iterator[list[Packet]]):
         )
         at, number, time_ns, end = self._at, self._number, self._time_ns, len(buffer)
         packet, smallest, current, last = Packet, _MIN_PACKET_BLOCK, -1, end - _MIN_PACKET_BLOCK
-        link_type = multiply = divide = offset = earliest = latest = 0
+        link_type = multiply = divide = offset = earliest = latest = is_nanoseconds = 0
         while at <= last:
             kind, total, interface, high, low, captured, length = unpack(buffer, at)
             stop = at + total
@@ -342,13 +342,14 @@ class Reader(Iterator[list[Packet]]):
                 if interface >= len(clocks):
                     break
                 link_type, multiply, divide, offset, earliest, latest, _snap_length = clocks[interface]
-                current = interface
-            ticks = high << 32 | low
+                current, is_nanoseconds = interface, multiply == divide and not offset
+            time_ns = ticks = high << 32 | low
             if not earliest <= ticks <= latest:
                 break
+            if not is_nanoseconds:
+                time_ns = ticks * multiply // divide + offset
             start = at + 28
             number += 1
-            time_ns = ticks * multiply // divide + offset
             append(new(packet, (number, time_ns, link_type, buffer[start : start + captured], length)))
             at = stop
         self._at, self._number, self._time_ns = at, number, time_ns

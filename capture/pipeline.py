@@ -25,6 +25,8 @@ MAX_KEPT = 64 << 20
 """Octets, Python's overhead included, of events held back and of what undecided connections keep."""
 MAX_RESETS = 100
 """Connections that are still read behind their RST."""
+SNAPPED = N_("the capture kept less than the whole packet: {octets} octets are missing")
+NOT_CAPTURED = N_("a segment is missing from the capture: {octets} octets")
 
 
 class Pipeline:
@@ -133,10 +135,7 @@ class Pipeline:
         side = conversation.sides[flow is not conversation.sides[0].flow]
         if side.is_closed:
             return
-        if snapped:
-            reason = N_("the capture kept less than the whole packet: {octets} octets are missing")
-        else:
-            reason = N_("a segment is missing from the capture: {octets} octets")
+        reason = SNAPPED if snapped else NOT_CAPTURED
         where = (packet, time_ns, conversation.record, conversation.direction_of(side), flow.delivered - octets)
         conversation.emit(Problem(*where, "tcp", reason, {"octets": octets}, octets))
         side.hole(packet, time_ns, octets)

@@ -164,10 +164,12 @@ class Reassembler:
     def feed(self, packets: list[Packet]) -> None:
         """The hot loop: one turn a packet, and most turns end at one of the two `continue`s."""
         flows, decode, segment = self._flows, self.decoder.decode, self._segment
-        unpack, shapes = _IP_AND_TCP.unpack_from, PLAIN_IPV4
+        unpack, current = _IP_AND_TCP.unpack_from, -1
         for packet in packets:
             number, time_ns, link, data, _ = packet
-            ip, tag_from, tag_to, tag, least = shapes.get(link, _NOT_PLAIN)
+            if link != current:
+                ip, tag_from, tag_to, tag, least = PLAIN_IPV4.get(link, _NOT_PLAIN)
+                current = link
             if len(data) >= least:
                 version, total, fragment, protocol, seq, offset, flags = unpack(data, ip)
                 end = ip + total
@@ -185,6 +187,7 @@ class Reassembler:
                         start = ip + 20 + (offset >> 2 & 0x3C)
                         if start == end:
                             if flow.peer.expected != _NEVER or flow.peer.next is None:
+                                flow.bare = packet
                                 continue  # an acknowledgement that nobody waits for
                         elif seq == flow.expected and start < end:
                             length = end - start
@@ -262,7 +265,7 @@ class Reassembler:
     def _tell_end(self, flow: Flow, packet: int, time_ns: int) -> None:
         """Tells that the flow ended, once all octets before its FIN have been handed on."""
         if flow.final is not None and _TOLD < flow.final <= flow.delivered:
-            flow.final = _TOLD
+            flow.final, flow.peer.bare = _TOLD, None
             self._holed.pop(id(flow), None)
             self._listener.closed(flow, packet, time_ns, "fin")
 

@@ -185,6 +185,10 @@ class Conversation:
         self.is_over = True
         for side in self.sides:
             side.stop()
+        for side in self.sides:
+            if side.reader is not None:  # both hold each other: tables go now, not when Python looks for cycles
+                side.reader.peer = None
+                side.reader = None
         self.sides[0].flow.tcp.user = None
         self.options.conversations.pop(self.number, None)
 
@@ -365,8 +369,9 @@ class Side:
                 return conversation.start(self, search.offset + found)
             if is_beginning and CONNECTION_PREFACE.startswith(octets):
                 return self._wait(True)
-        if not conversation.is_http2 and looks_like_tls(octets) and search.offset == self._began:
-            return self._look_at_tls()
+        records = self._tls_records()
+        if records is not None:
+            return self._look_at_tls(records)
         is_switch = search.offset == 0 and octets.startswith(b"HTTP/1.1 101") and b"h2c" in octets
         is_start = not self._late or (self._began == 0 and _is_settings(octets, 0))
         if self.reader is None and (is_switch or (conversation.is_prefaced and is_start)):
@@ -393,7 +398,8 @@ class Side:
         conversation, search = self.conversation, self._search
         if is_hopeful:
             conversation.options.undecided[conversation.number] = conversation
-        if self._late or conversation.is_expected:
+        is_answer = search.offset == 0 and search.octets.startswith(b"HTTP/1.")
+        if (self._late or conversation.is_expected) and not is_answer:
             search.trim(len(CONNECTION_PREFACE))
         elif len(search.octets) > MAX_BEFORE_PREFACE:
             search.trim(MAX_BEFORE_PREFACE // 2)
@@ -428,15 +434,24 @@ class Side:
         found = (at for at in range(start, len(octets) - FRAME_HEADER_LENGTH + 1) if _is_settings(octets, at))
         return next((offset + at for at in found if self._search.may_begin(offset + at)), None)
 
-    def _look_at_tls(self) -> None:
+    def _tls_records(self) -> int | None:
+        """Where TLS begins: at the first octet, or behind the request that opened a tunnel for it."""
+        octets, start = self._search.octets, 0
+        if self.conversation.is_http2 or self._search.offset != self._began:
+            return None
+        if octets.startswith(b"CONNECT "):
+            start = octets.find(b"\r\n\r\n") + 4
+        return start if looks_like_tls(octets, start) else None
+
+    def _look_at_tls(self, start: int) -> None:
         """The first record is TLS; waits for the whole ClientHello where the beginning was seen."""
-        conversation, octets = self.conversation, bytes(self._search.octets)
+        conversation, octets = self.conversation, bytes(self._search.octets[start:])
         hello = client_hello(octets)
         if hello is None and not self._late and octets[0] == 22 and octets[5:6] in (b"", b"\1"):
             if len(octets) < MAX_HELLO:
-                return self._wait(False)
+                return self._tidy()
         elif hello is None and not self._late and octets[0] == 22 and self.peer.pieces:
-            return self._wait(False)  # the server's answer; the hello on the other side says more
+            return self._tidy()  # the server's answer; the hello on the other side says more
         packet, time_ns = conversation.last
         if hello is not None:
             conversation.set_client(self)
@@ -445,7 +460,7 @@ class Side:
         else:
             conversation.set_client(conversation._assumed_client)
             reason, values = N_("TLS: what it carries is encrypted"), {}
-        where = (packet, time_ns, conversation.record, conversation.direction_of(self), self._search.offset)
+        where = (packet, time_ns, conversation.record, conversation.direction_of(self), self._search.offset + start)
         conversation.emit(Problem(*where, "tls", reason, values))
         return conversation.stop()
 

@@ -4,8 +4,8 @@
 
 It needs admin rights; `python -m capture tap` shows the same without them. Each side of a connection sends octets in
 TCP segments, and the octets are frames, one behind the other, each with nine octets in front that say how long it is.
-What this leaves to the rest of the capture module: segments that are lost or come in another order, connections that
-began before, padding, protobuf, the other frames.
+What this leaves to the rest of the capture module (`python -m capture live`): segments that are lost or come in another
+order, connections that began before, padding, protobuf, the other frames.
 """
 # ruff: noqa: E402 - packages are imported once it is sure that they are there
 

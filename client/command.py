@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
-from client import scripted
+from client import scripted, security
+from kit.certificates import problem_with_authorities
 from kit.options import Parser, port_number
-from kit.rules import problem_with_room, problem_with_user
+from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room, problem_with_room_secret, problem_with_user
+from kit.truth import Truth
 from kit.words import _, language_from, use_utf8
 
 HOST, PORT = "127.0.0.1", 50051
+BAD_INPUT = 1
+"""The exit status where a file that was named cannot be used."""
 
 
 def main(arguments: list[str]) -> int:
@@ -19,14 +26,30 @@ def main(arguments: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     room = options.room.removeprefix("#")
-    problem = problem_with_user(options.user) or problem_with_room(room)
+    problem = (
+        problem_with_user(options.user) or problem_with_room(room) or problem_with_room_secret(options.room_secret)
+    )
     if problem is not None:
         parser.error(problem.rstrip("."))
+    problem = None if options.ca is None else problem_with_authorities(options.ca)
+    if problem is not None:
+        print(problem, file=sys.stderr)
+        return BAD_INPUT
+    how: dict[str, Any] = {"room_secret": options.room_secret}
+    if options.truth is not None:
+        try:
+            how["truth"] = Truth(options.truth, "client")
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return BAD_INPUT
+    if options.tls or options.ca is not None:
+        how["credentials"] = security.credentials(options.ca)
     if all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         from client import terminal  # prompt_toolkit, which a script need not wait for
 
-        return terminal.run(options.server, options.user, room)
-    return scripted.run(options.server, options.user, room, None if sys.stdin is None else sys.stdin.fileno())
+        return terminal.run(options.server, options.user, room, **how)
+    source = None if sys.stdin is None else sys.stdin.fileno()
+    return scripted.run(options.server, options.user, room, source, **how)
 
 
 def _parser() -> Parser:
@@ -46,6 +69,34 @@ def _parser() -> Parser:
         default=f"{HOST}:{PORT}",
         metavar=_("HOST:PORT"),
         help=_("where the server is (default: {server})").format(server=f"{HOST}:{PORT}"),
+    )
+    parser.add_argument(
+        "--truth",
+        metavar=_("FILE"),
+        help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
+            command="python -m capture score"
+        ),
+    )
+    entry = parser.add_argument_group(_("who is trusted, and who may come in"))
+    entry.add_argument(
+        "--tls",
+        action="store_true",
+        help=_("speak TLS, and trust a server whose certificate is signed by somebody whom this system trusts"),
+    )
+    entry.add_argument(
+        "--ca",
+        type=Path,
+        metavar=_("FILE"),
+        help=_("speak TLS, and trust a server whose certificate is signed by who is in this PEM file"),
+    )
+    entry.add_argument(
+        "--room-secret",
+        metavar=_("TEXT"),
+        default=os.environ.get(ROOM_SECRET_VARIABLE, ""),
+        help=_(
+            "what the server lets nobody in without; better in the variable {variable}, because other users of this "
+            "machine can see command lines"
+        ).format(variable=ROOM_SECRET_VARIABLE),
     )
     return parser
 

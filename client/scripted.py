@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from client.events import Ended, Entered, Event, Heard, How
 from client.lines import Style
@@ -27,9 +28,9 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C: 128 + SIGINT, as shells count."""
 
 
-def run(server: str, user: str, room: str, source: int | None) -> int:
-    """`source` is a file descriptor; without one there is nothing to say. Returns the exit status: 0, or 1 where
-    something was refused or not confirmed."""
+def run(server: str, user: str, room: str, source: int | None, **how: Any) -> int:
+    """`source` is a file descriptor; without one there is nothing to say. `how` is for the Session. Returns the exit
+    status: 0, or 1 where something was refused or not confirmed."""
     out, err = Output(sys.stdout), Output(sys.stderr)
     style, error_style = Style(wants_colour(sys.stdout)), Style(wants_colour(sys.stderr))
 
@@ -47,7 +48,7 @@ def run(server: str, user: str, room: str, source: int | None) -> int:
             problems.append(problem)
         session.leave()
 
-    session = Session(server, user, room, tell=tell, patience=PATIENCE_SECONDS)
+    session = Session(server, user, room, tell=tell, patience=PATIENCE_SECONDS, **how)
     session.start()
     # Not joined: when the session ends first (refused), it may be waiting for a line that never comes.
     threading.Thread(target=send, name="standard input", daemon=True).start()

@@ -12,6 +12,9 @@ and heard once. What is said carries a client_message_id and counts as confirmed
 The next visit sends again what was not: after it has read the history, which may hold it already, and the server knows
 a repeated one by its id. So everybody hears every message once, in the room's order, however often the connection
 breaks, as long as the server remembers; what it has forgotten is told as `Missed` and `Forgotten`.
+
+The token of the first Join stays the session's: with it the next visit may take back its name from a connection that
+the server does not yet know to be lost.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ from typing import Any
 import grpc
 
 from client.events import Ended, Entered, Event, Forgotten, Heard, How, Lost, Missed
-from client.failures import Refused, ServerLost, judged, no_answer
+from client.failures import Refused, ServerLost, judged, never_spoke, no_answer, waits_for_tls
+from client.security import speaks_tls
+from client.truth import recorded
+from kit.pace import MESSAGES_PER_SECOND, Pace
+from kit.truth import Truth
 from kit.words import _
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinRequest
 from proto.chat_pb2_grpc import ChatServiceStub
@@ -45,6 +52,8 @@ LEAVE_SECONDS = 2.0
 FIRST_PAUSE_SECONDS = 0.2
 """Before the second attempt; it doubles from one attempt to the next."""
 LONGEST_PAUSE_SECONDS = 2.0
+PACE = 0.9
+"""How much of the messages per second that a server allows we use: the two clocks differ."""
 UNCONFIRMED_LENGTH = 1_000
 """Messages that may wait for their confirmation; the next one waits outside."""
 
@@ -63,7 +72,8 @@ OPTIONS: tuple[tuple[str, Any], ...] = (
 
 class Session:
     """`tell` is called with every event, in the session's own thread. `patience` is for how many seconds a lost server
-    is sought; None is for ever. `options` are grpc-core's channel arguments, added to OPTIONS."""
+    is sought; None is for ever. `room_secret` is for servers that ask for one. `credentials` make the connection
+    one over TLS. `options` are grpc-core's channel arguments, added to OPTIONS. All calls are logged in `truth`."""
 
     def __init__(
         self,
@@ -73,17 +83,30 @@ class Session:
         *,
         tell: Callable[[Event], None],
         patience: float | None = None,
+        room_secret: str = "",
+        credentials: grpc.ChannelCredentials | None = None,
         options: Sequence[tuple[str, Any]] = (),
+        truth: Truth | None = None,
     ) -> None:
         self.server = server
         self.user = user
         self.room = room
         self._tell = tell
         self._patience = patience
-        self._channel = grpc.insecure_channel(server, options=[*OPTIONS, *options])
+        self._in_the_clear = credentials is None
+        options = [*OPTIONS, *options]
+        if credentials is None:
+            channel = grpc.insecure_channel(server, options)
+        else:
+            channel = grpc.secure_channel(server, credentials, options)
+        self._channel = channel if truth is None else recorded(channel, truth)
         self._stub = ChatServiceStub(self._channel)
+        self._names = JoinRequest(user=user, room=room, room_secret=room_secret)
         self._thread = threading.Thread(target=self._run, name=f"session {user}", daemon=True)
         self._ids = secrets.token_urlsafe(6)
+        self._headers: tuple[tuple[str, str], ...] = ()
+        """With the token that the last Join gave."""
+        self._pace = Pace(PACE * MESSAGES_PER_SECOND)
 
         # Of the session's thread alone.
         self._epoch: str | None = None
@@ -136,7 +159,7 @@ class Session:
         """Who is in the room now. Asks the server, by another Join, which puts nobody anywhere. Raises ServerLost or
         Refused."""
         try:
-            reply = self._stub.Join(JoinRequest(user=self.user, room=self.room), timeout=ANSWER_SECONDS)
+            reply = self._stub.Join(self._names, metadata=self._headers, timeout=ANSWER_SECONDS)
         except grpc.RpcError as error:
             raise judged(error, self.server, ANSWER_SECONDS) from None
         except ValueError:  # what grpcio says of a channel that is closed
@@ -251,10 +274,12 @@ class Session:
 
     def _make_visit(self) -> None:
         """Returns when the room was left; raises Refused or ServerLost."""
+        chat: Any = None
         try:
-            names = JoinRequest(user=self.user, room=self.room)
-            joined = self._begin(lambda: self._stub.Join.future(names, timeout=ANSWER_SECONDS)).result()
-            headers = (("authorization", f"Bearer {joined.session_token}"),)
+            joined = self._begin(
+                lambda: self._stub.Join.future(self._names, metadata=self._headers, timeout=ANSWER_SECONDS)
+            ).result()
+            self._headers = headers = (("authorization", f"Bearer {joined.session_token}"),)
             requests = self._requests(self._visit)
             chat = self._begin(lambda: self._stub.Chat(requests, metadata=headers))
             self._settle_in(_room_epoch(chat, self.server))
@@ -263,12 +288,14 @@ class Session:
                 self._hear(message, past=True)
             self._last = self._last or 0
             again, self._been_inside = self._been_inside, True
-            self._tell(Entered(tuple(joined.members), again))
+            self._tell(Entered(tuple(name for name in joined.members if name != self.user), again))
             self._open()
             for message in chat:
                 self._hear(message, past=False)
         except grpc.RpcError as error:
-            raise judged(error, self.server, ANSWER_SECONDS) from None
+            if self._in_the_clear and never_spoke(error) and speaks_tls(self.server):
+                raise waits_for_tls(self.server) from None
+            raise judged(error, self.server, None if error is chat else ANSWER_SECONDS) from None
         except grpc.FutureCancelledError:  # Join, by `close`
             raise ServerLost("") from None
         finally:
@@ -295,6 +322,10 @@ class Session:
                 if self._visit != visit or not self._to_send:
                     return  # closes the sending side: we leave
                 message = self._to_send.popleft()
+            while seconds := self._pace.take():
+                with self._changed:
+                    if self._changed.wait_for(lambda: self._visit != visit, seconds):
+                        return
             yield message
 
     def _settle_in(self, epoch: str | None) -> None:

@@ -13,6 +13,7 @@ import contextlib
 import os
 import queue
 import sys
+from typing import Any
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.application import get_app_or_none
@@ -40,15 +41,15 @@ START_SECONDS = 0.05
 BOLD = 1
 
 
-def run(server: str, user: str, room: str) -> int:
-    """The exit status: 0 when one left, 1 when the server refused."""
-    return asyncio.run(Terminal(server, user, room).run())
+def run(server: str, user: str, room: str, **how: Any) -> int:
+    """The exit status: 0 when one left, 1 when the server refused. `how` is for the Session."""
+    return asyncio.run(Terminal(server, user, room, **how).run())
 
 
 class Terminal:
-    def __init__(self, server: str, user: str, room: str) -> None:
+    def __init__(self, server: str, user: str, room: str, **how: Any) -> None:
         self._style = Style(wants_colour(sys.stdout))
-        self._session = Session(server, user, room, tell=self._tell)
+        self._session = Session(server, user, room, tell=self._tell, **how)
         self._lines: queue.Queue[str] = queue.Queue(LINES)
         """From the session's thread, to be shown."""
         self._asking: set[asyncio.Task[None]] = set()

@@ -37,6 +37,11 @@ def port_number(text: str) -> int:
     return int(text)
 
 
+def host_port(host: str, port: int) -> str:
+    """`host:port`, as programs take it: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 ARGPARSE_TEXTS = (
     N_("usage: "),
     N_("positional arguments"),

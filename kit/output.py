@@ -5,9 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import deque
+from collections.abc import Callable
 from typing import IO
 
 from kit.words import _
+
+WAITING_CHARACTERS = 16_000_000
+"""What may wait in a Queued: some 100,000 lines of a chat's log, minutes of it."""
+GATHER_SECONDS = 0.02
+"""For so long lines gather before they are written, so that a busy program is not woken for each."""
 
 
 class Output:
@@ -40,3 +47,55 @@ class Output:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+class Queued:
+    """Lines for an Output that are written by a thread of its own: who writes one never waits, not even for a terminal
+    that is held. Any thread may call.
+
+    When WAITING_CHARACTERS wait, entries are left out, and `lost` gives the line that says how many, in their place."""
+
+    def __init__(self, write: Callable[[str], None], lost: Callable[[int], str]) -> None:
+        self._write = write
+        self._lost = lost
+        self._changed = threading.Condition()
+        self._waiting: deque[str] = deque()
+        self._characters = 0
+        self._left_out = 0
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        self._thread.start()
+
+    def __call__(self, lines: str) -> None:
+        """As in Output. After `close` nothing is written."""
+        with self._changed:
+            if self._characters + len(lines) > WAITING_CHARACTERS:
+                self._left_out += 1
+                return
+            self._waiting.append(lines)
+            self._characters += len(lines)
+            if len(self._waiting) == 1:
+                self._changed.notify_all()
+
+    def close(self, seconds: float) -> bool:
+        """Writes what waits. Whether that could be done within the time."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing.is_set())
+            self._closing.wait(GATHER_SECONDS)
+            with self._changed:
+                if not self._waiting:
+                    return
+                if self._left_out:
+                    self._waiting.append(self._lost(self._left_out))
+                    self._left_out = 0
+                lines, self._characters = "\n".join(self._waiting), 0
+                self._waiting.clear()
+            self._write(lines)

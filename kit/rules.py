@@ -15,6 +15,10 @@ TEXT_LENGTH = 4_000
 """Some two screens of a terminal, 16 kB of UTF-8 at most: a full history of them is 8 MB."""
 MESSAGE_ID_LENGTH = 128
 """Room for a UUID with something before it."""
+ROOM_SECRET_VARIABLE = "MINICHAT_ROOM_SECRET"
+"""Of the environment: where both ends take the room secret from, unless an option says it."""
+ROOM_SECRET_LENGTH = 128
+"""A sentence, or far more octets in hexadecimal than can be guessed."""
 
 
 def problem_with_user(user: str) -> str | None:
@@ -64,6 +68,16 @@ def problem_with_message_id(message_id: str) -> str | None:
         return sentence.format(length=len(message_id), limit=MESSAGE_ID_LENGTH)
     if has_control_characters(message_id):
         return _("The client_message_id holds a control character; none are allowed.")
+    return None
+
+
+def problem_with_room_secret(secret: str) -> str | None:
+    """Of a server that asks for one, and of a client that has one."""
+    if len(secret) > ROOM_SECRET_LENGTH:
+        sentence = _("The room secret has {length} characters; at most {limit} are allowed.")
+        return sentence.format(length=len(secret), limit=ROOM_SECRET_LENGTH)
+    if has_control_characters(secret):
+        return _("The room secret holds a control character; none are allowed.")
     return None
 
 

@@ -14,12 +14,12 @@ _KEPT_FORMAT_CHARACTERS = {"\u200d", "\u200c"}  # joiners: emoji families and se
 
 def has_control_characters(text: str) -> bool:
     """Whether a terminal could be moved, coloured, reordered or split by showing it."""
-    return any(_is_control(c) for c in text)
+    return not text.isprintable() and any(_is_control(c) for c in text)
 
 
 def visible(text: str, replacement: str = "·") -> str:
     """The text with every control character (terminal escapes, direction marks, line ends) replaced."""
-    if text.isascii() and text.isprintable():
+    if text.isprintable():
         return text
     return "".join(replacement if _is_control(c) else c for c in text)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kit.bootstrap import ROOT, VENV
+from kit.certificates import FILES, FOLDER
 from kit.options import MISUSE
 from kit.words import _, ngettext
 
@@ -39,6 +40,9 @@ def made() -> Iterator[Path]:
     for name in DEMO:
         if (ROOT / "demo" / name).exists():
             yield ROOT / "demo" / name
+    for name in FILES:
+        if (ROOT / FOLDER.name / name).exists():
+            yield ROOT / FOLDER.name / name
     for name in CACHES:
         if (ROOT / name).is_dir():
             yield ROOT / name

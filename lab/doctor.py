@@ -16,11 +16,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
+from capture.sources.rights import how_to_get_it, may_sniff
 from kit import bootstrap
 from kit.bootstrap import BASE, NOTEBOOKS, ROOT, TEST, Group, SetupError, lacking, python
+from kit.programs import TSHARK, Tool
 from kit.words import _
 from lab import system
 
@@ -32,7 +33,6 @@ CHAT_PORT = 50051
 MIN_COLUMNS = 80
 SETUP_OCTETS = 400 << 20
 """Base packages take 256 MB; pip needs some room while it works."""
-NPCAP = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32" / "Npcap" / "wpcap.dll"
 
 
 class Finding(NamedTuple):
@@ -102,7 +102,7 @@ def _test_tools() -> Finding:
     return _group("test_tools", _("test tools"), TEST, OPTIONAL, f"{python()} -m lab test")
 
 
-def _tool(tool: system.Tool, purpose: str) -> Finding:
+def _tool(tool: Tool, purpose: str) -> Finding:
     path = tool.find()
     if path is not None:
         return Finding(tool.name, tool.name, OK, f"{_version(path)} ({path})")
@@ -122,7 +122,7 @@ def _version(path: str) -> str:
 
 
 def _tshark() -> Finding:
-    return _tool(system.TSHARK, _("comparing with Wireshark and the TLS lab need it"))
+    return _tool(TSHARK, _("comparing with Wireshark and the TLS lab need it"))
 
 
 def _redis() -> Finding:
@@ -135,26 +135,11 @@ def _chromium() -> Finding:
 
 def _capture_rights() -> Finding:
     title = _("capture rights")
-    instead = _("without rights the tap does the same: {command}").format(
-        command=f"{python()} -m capture tap --listen 50052 --server 127.0.0.1:{CHAT_PORT}"
-    )
-    if sys.platform == "linux":
-        try:
-            socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close()
-        except PermissionError:
-            command = f"sudo {python()} capture/sniff_grpc.py {CHAT_PORT}"
-            return Finding("capture_rights", title, OPTIONAL, _("none; {instead}").format(instead=instead), command)
+    if may_sniff():
         return Finding("capture_rights", title, OK, _("this user may sniff"))
-    if sys.platform == "win32":
-        if NPCAP.exists():
-            return Finding("capture_rights", title, OK, _("Npcap is installed"))
-        mend = _("Install Npcap from https://npcap.com, with support for loopback traffic.")
-        return Finding("capture_rights", title, OPTIONAL, _("no Npcap; {instead}").format(instead=instead), mend)
-    devices = sorted(Path("/dev").glob("bpf*"))
-    if any(os.access(device, os.R_OK) for device in devices):
-        return Finding("capture_rights", title, OK, _("this user may sniff"))
-    mend = _("Wireshark's installer brings ChmodBPF, which gives the rights; or begin the command with sudo.")
-    return Finding("capture_rights", title, OPTIONAL, _("none; {instead}").format(instead=instead), mend)
+    instead = f"{python()} -m capture tap --listen 50052 --server 127.0.0.1:{CHAT_PORT}"
+    says = _("none; without rights the tap does the same: {command}").format(command=instead)
+    return Finding("capture_rights", title, OPTIONAL, says, how_to_get_it())
 
 
 def _loopback() -> Finding:

@@ -1,4 +1,4 @@
-"""Programs that are not Python packages: where they are on this machine, and what installs them here.
+"""The programs that the checks need besides Python packages, and how they are installed here, asking nothing.
 
 Standard library only: it runs before anything is installed.
 """
@@ -8,80 +8,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
 
 from kit.bootstrap import SetupError, ensurepip_package
+from kit.programs import MANAGERS, TSHARK, Manager, Tool, manager_here
 from kit.progress import Progress, run
 from kit.words import _
 
-
-class Manager(NamedTuple):
-    """A package manager. Its commands ask nothing."""
-
-    install: tuple[str, ...]
-    refresh: tuple[str, ...] = ()
-    """What brings its lists up to date, tried where an install fails."""
-    needs_root: bool = True
-
-
-MANAGERS = {
-    "apt-get": Manager(("apt-get", "install", "--yes", "--no-install-recommends"), ("apt-get", "update")),
-    "dnf": Manager(("dnf", "install", "--assumeyes")),
-    "pacman": Manager(("pacman", "--sync", "--noconfirm", "--needed"), ("pacman", "--sync", "--refresh")),
-    "zypper": Manager(("zypper", "--non-interactive", "install")),
-    "apk": Manager(("apk", "add"), ("apk", "update")),
-    "brew": Manager(("brew", "install"), needs_root=False),
-    "choco": Manager(("choco", "install", "--yes"), needs_root=False),
-    "winget": Manager(
-        ("winget", "install", "--accept-package-agreements", "--accept-source-agreements", "--exact", "--id"),
-        needs_root=False,
-    ),
-}
-"""In the order in which they are looked for."""
-
-
-class Tool(NamedTuple):
-    name: str
-    programs: tuple[str, ...]
-    """Names that it goes by; the first one found is it."""
-    packages: dict[str, tuple[str, ...]]
-    """Package manager -> packages that bring it, tried in turn (what Debian calls so, Ubuntu calls otherwise)."""
-    places: tuple[str, ...] = ()
-    """Where installers put it without putting it on the path."""
-
-    def find(self) -> str | None:
-        """Its path, None where it is not installed."""
-        for program in self.programs:
-            if found := shutil.which(program):
-                return found
-        return next((place for place in map(os.path.expandvars, self.places) if Path(place).exists()), None)
-
-    def command(self) -> str | None:
-        """What installs it here, as people type it; None where no package manager is known."""
-        manager = manager_here()
-        if manager is None or manager not in self.packages:
-            return None
-        words = [*MANAGERS[manager].install[:2], self.packages[manager][0]]
-        return " ".join(["sudo", *words] if MANAGERS[manager].needs_root else words)
-
-
-TSHARK = Tool(
-    "tshark",
-    ("tshark",),
-    {
-        "apt-get": ("tshark",),
-        "dnf": ("wireshark-cli",),
-        "pacman": ("wireshark-cli",),
-        "zypper": ("wireshark",),
-        "apk": ("tshark",),
-        "brew": ("wireshark",),
-        "choco": ("wireshark",),
-        "winget": ("WiresharkFoundation.Wireshark",),
-    },
-    (r"%ProgramFiles%\Wireshark\tshark.exe", "/Applications/Wireshark.app/Contents/MacOS/tshark"),
-)
 REDIS = Tool(
     "redis-server",
     ("redis-server", "valkey-server"),
@@ -113,11 +47,13 @@ CHROMIUM = Tool(
         "/Applications/Chromium.app/Contents/MacOS/Chromium",
     ),
 )
-TEST_TOOLS = (TSHARK, REDIS, CHROMIUM)
-
-
-def manager_here() -> str | None:
-    return next((name for name in MANAGERS if shutil.which(name)), None)
+TCPDUMP = Tool(
+    "tcpdump",
+    ("tcpdump",),
+    dict.fromkeys(("apt-get", "dnf", "pacman", "zypper", "apk", "brew"), ("tcpdump",)),
+    ("/usr/sbin/tcpdump",),
+)
+TEST_TOOLS = (TSHARK, REDIS, CHROMIUM, *(() if sys.platform == "win32" else (TCPDUMP,)))
 
 
 def install(tools: Iterable[Tool]) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/chat.proto\x12\x0bminichat.v1\")\n\x0bJoinRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\"3\n\tJoinReply\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\"S\n\x0eHistoryRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\r\"u\n\x0b\x43hatMessage\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x63lient_message_id\x18\x06 \x01(\t2\xcb\x01\n\x0b\x43hatService\x12\x38\n\x04Join\x12\x18.minichat.v1.JoinRequest\x1a\x16.minichat.v1.JoinReply\x12\x42\n\x07History\x12\x1b.minichat.v1.HistoryRequest\x1a\x18.minichat.v1.ChatMessage0\x01\x12>\n\x04\x43hat\x12\x18.minichat.v1.ChatMessage\x1a\x18.minichat.v1.ChatMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10proto/chat.proto\x12\x0bminichat.v1\">\n\x0bJoinRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x13\n\x0broom_secret\x18\x03 \x01(\t\"3\n\tJoinReply\x12\x15\n\rsession_token\x18\x01 \x01(\t\x12\x0f\n\x07members\x18\x02 \x03(\t\"S\n\x0eHistoryRequest\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x03 \x01(\x04\x12\r\n\x05limit\x18\x04 \x01(\r\"u\n\x0b\x43hatMessage\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\x0c\n\x04room\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x10\n\x08sequence\x18\x04 \x01(\x04\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x19\n\x11\x63lient_message_id\x18\x06 \x01(\t2\xcb\x01\n\x0b\x43hatService\x12\x38\n\x04Join\x12\x18.minichat.v1.JoinRequest\x1a\x16.minichat.v1.JoinReply\x12\x42\n\x07History\x12\x1b.minichat.v1.HistoryRequest\x1a\x18.minichat.v1.ChatMessage0\x01\x12>\n\x04\x43hat\x12\x18.minichat.v1.ChatMessage\x1a\x18.minichat.v1.ChatMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,13 +32,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.chat_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_JOINREQUEST']._serialized_start=33
-  _globals['_JOINREQUEST']._serialized_end=74
-  _globals['_JOINREPLY']._serialized_start=76
-  _globals['_JOINREPLY']._serialized_end=127
-  _globals['_HISTORYREQUEST']._serialized_start=129
-  _globals['_HISTORYREQUEST']._serialized_end=212
-  _globals['_CHATMESSAGE']._serialized_start=214
-  _globals['_CHATMESSAGE']._serialized_end=331
-  _globals['_CHATSERVICE']._serialized_start=334
-  _globals['_CHATSERVICE']._serialized_end=537
+  _globals['_JOINREQUEST']._serialized_end=95
+  _globals['_JOINREPLY']._serialized_start=97
+  _globals['_JOINREPLY']._serialized_end=148
+  _globals['_HISTORYREQUEST']._serialized_start=150
+  _globals['_HISTORYREQUEST']._serialized_end=233
+  _globals['_CHATMESSAGE']._serialized_start=235
+  _globals['_CHATMESSAGE']._serialized_end=352
+  _globals['_CHATSERVICE']._serialized_start=355
+  _globals['_CHATSERVICE']._serialized_end=558
 # @@protoc_insertion_point(module_scope)

@@ -12,6 +12,10 @@ Any gRPC client in any language can join with this file alone.
 What breaks a limit given below ends its call with INVALID_ARGUMENT and one sentence that says which. A character is
 a Unicode code point. A control character is one that could move, colour, reorder or split what a terminal shows: a
 line end, a tab, an escape, a mark of writing direction.
+
+A name is taken in a room while somebody with it has a Chat call open there. Who else wants it gets ALREADY_EXISTS,
+from Join and from Chat, and a sentence with a name like it that is free. Only who shows the session token that
+belongs to it may use it again, and so come back before the server has noticed that a connection was lost.
 """
 
 from collections import abc as _abc
@@ -35,19 +39,25 @@ class JoinRequest(_message.Message):
 
     USER_FIELD_NUMBER: _builtins.int
     ROOM_FIELD_NUMBER: _builtins.int
+    ROOM_SECRET_FIELD_NUMBER: _builtins.int
     user: _builtins.str
     """Who joins: 1 to 32 characters, no control characters, no space at either end."""
     room: _builtins.str
     """Which room: likewise, and without the '#' that people write before it."""
+    room_secret: _builtins.str
+    """What a server with --room-secret lets nobody in without (PERMISSION_DENIED). Others ignore it. At most 128
+    characters, no control characters.
+    """
     def __init__(
         self,
         *,
         user: _builtins.str = ...,
         room: _builtins.str = ...,
+        room_secret: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["room", b"room", "room_secret", b"room_secret", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,13 +70,14 @@ class JoinReply(_message.Message):
     SESSION_TOKEN_FIELD_NUMBER: _builtins.int
     MEMBERS_FIELD_NUMBER: _builtins.int
     session_token: _builtins.str
-    """Proves in History and Chat that the caller is the user who joined, as the request header
-    "authorization: Bearer TOKEN". Opaque; it holds for this user in this room while the server runs.
+    """Proves in History, Chat and a later Join that the caller is the user who joined, as the request header
+    "authorization: Bearer TOKEN". Opaque; it holds for this user in this room while the server runs, or the store that
+    it shares with other servers. One that does not hold counts as none, except where sessions are required.
     """
     @_builtins.property
     def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Who is in the room now, that is, has a Chat call open there: in order of arrival, each name once. The user who joins
-        is among them only where a Chat call of that name is open already.
+        """Who is in the room now, that is, has a Chat call open there, in order of arrival. The user who joins is among them
+        only where its session has one open.
         """
 
     def __init__(

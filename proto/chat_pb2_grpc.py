@@ -57,9 +57,9 @@ class ChatServiceServicer:
     """
 
     def Join(self, request, context):
-        """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
-        calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
-        called again at any time to see who is there now.
+        """Announces a user to a room: gives the session token, which a server with --sessions required asks for in the other
+        two calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
+        called again at any time to see who is there now; with the token, which is then given again, also by a member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,9 +80,12 @@ class ChatServiceServicer:
         comes back on the stream, one's own included, in the room's one order. A later empty text, another user or
         another room ends the call with INVALID_ARGUMENT.
 
-        Who closes the sending side leaves the room: what was on its way still comes, then the status OK. RESOURCE_EXHAUSTED
-        says that there is no room for one more chat, or that this one did not read what it was sent; UNAVAILABLE that the
-        server stops; DEADLINE_EXCEEDED that the first message did not come in time.
+        Who closes the sending side leaves the room: what was on its way still comes, then the status OK. Other ends, each
+        with a sentence: RESOURCE_EXHAUSTED (one more chat, room, member or connection than the server takes; or this
+        member sent more than it may, 1,000 messages per second if nothing else is set, or did not read what it was sent);
+        ALREADY_EXISTS (the name is taken); ABORTED (the same session opened another Chat call, which goes on in place of
+        this one); DEADLINE_EXCEEDED (no first message in time, or nothing said for too long); UNAVAILABLE (the server
+        stops, or lost its store: come back).
 
         The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
         value after a return says that the server has forgotten the room, and that numbers begin at 1 again.

@@ -12,6 +12,10 @@ Any gRPC client in any language can join with this file alone.
 What breaks a limit given below ends its call with INVALID_ARGUMENT and one sentence that says which. A character is
 a Unicode code point. A control character is one that could move, colour, reorder or split what a terminal shows: a
 line end, a tab, an escape, a mark of writing direction.
+
+A name is taken in a room while somebody with it has a Chat call open there. Who else wants it gets ALREADY_EXISTS,
+from Join and from Chat, and a sentence with a name like it that is free. Only who shows the session token that
+belongs to it may use it again, and so come back before the server has noticed that a connection was lost.
 """
 
 from collections import abc as _abc
@@ -45,9 +49,9 @@ class ChatServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ChatServiceAsyncStub: ...
     Join: _grpc.UnaryUnaryMultiCallable[_chat_pb2.JoinRequest, _chat_pb2.JoinReply]
-    """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
-    calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
-    called again at any time to see who is there now.
+    """Announces a user to a room: gives the session token, which a server with --sessions required asks for in the other
+    two calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
+    called again at any time to see who is there now; with the token, which is then given again, also by a member.
     """
     History: _grpc.UnaryStreamMultiCallable[_chat_pb2.HistoryRequest, _chat_pb2.ChatMessage]
     """Sends what the room remembers, oldest first, at most the 500 newest messages, then ends. Nothing is missed between
@@ -60,9 +64,12 @@ class ChatServiceStub:
     comes back on the stream, one's own included, in the room's one order. A later empty text, another user or
     another room ends the call with INVALID_ARGUMENT.
 
-    Who closes the sending side leaves the room: what was on its way still comes, then the status OK. RESOURCE_EXHAUSTED
-    says that there is no room for one more chat, or that this one did not read what it was sent; UNAVAILABLE that the
-    server stops; DEADLINE_EXCEEDED that the first message did not come in time.
+    Who closes the sending side leaves the room: what was on its way still comes, then the status OK. Other ends, each
+    with a sentence: RESOURCE_EXHAUSTED (one more chat, room, member or connection than the server takes; or this
+    member sent more than it may, 1,000 messages per second if nothing else is set, or did not read what it was sent);
+    ALREADY_EXISTS (the name is taken); ABORTED (the same session opened another Chat call, which goes on in place of
+    this one); DEADLINE_EXCEEDED (no first message in time, or nothing said for too long); UNAVAILABLE (the server
+    stops, or lost its store: come back).
 
     The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
     value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
@@ -74,9 +81,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Join: _aio.UnaryUnaryMultiCallable[_chat_pb2.JoinRequest, _chat_pb2.JoinReply]  # type: ignore[assignment]
-    """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
-    calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
-    called again at any time to see who is there now.
+    """Announces a user to a room: gives the session token, which a server with --sessions required asks for in the other
+    two calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
+    called again at any time to see who is there now; with the token, which is then given again, also by a member.
     """
     History: _aio.UnaryStreamMultiCallable[_chat_pb2.HistoryRequest, _chat_pb2.ChatMessage]  # type: ignore[assignment]
     """Sends what the room remembers, oldest first, at most the 500 newest messages, then ends. Nothing is missed between
@@ -89,9 +96,12 @@ class ChatServiceAsyncStub(ChatServiceStub):
     comes back on the stream, one's own included, in the room's one order. A later empty text, another user or
     another room ends the call with INVALID_ARGUMENT.
 
-    Who closes the sending side leaves the room: what was on its way still comes, then the status OK. RESOURCE_EXHAUSTED
-    says that there is no room for one more chat, or that this one did not read what it was sent; UNAVAILABLE that the
-    server stops; DEADLINE_EXCEEDED that the first message did not come in time.
+    Who closes the sending side leaves the room: what was on its way still comes, then the status OK. Other ends, each
+    with a sentence: RESOURCE_EXHAUSTED (one more chat, room, member or connection than the server takes; or this
+    member sent more than it may, 1,000 messages per second if nothing else is set, or did not read what it was sent);
+    ALREADY_EXISTS (the name is taken); ABORTED (the same session opened another Chat call, which goes on in place of
+    this one); DEADLINE_EXCEEDED (no first message in time, or nothing said for too long); UNAVAILABLE (the server
+    stops, or lost its store: come back).
 
     The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
     value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
@@ -106,9 +116,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.JoinRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_pb2.JoinReply, _abc.Awaitable[_chat_pb2.JoinReply]]:
-        """Announces a user to a room: gives the token that a server with --sessions required asks for in the other two
-        calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
-        called again at any time to see who is there now.
+        """Announces a user to a room: gives the session token, which a server with --sessions required asks for in the other
+        two calls, and says who is there. It puts nobody into the room (the first message of Chat does), so that it may be
+        called again at any time to see who is there now; with the token, which is then given again, also by a member.
         """
 
     @_abc_1.abstractmethod
@@ -133,9 +143,12 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         comes back on the stream, one's own included, in the room's one order. A later empty text, another user or
         another room ends the call with INVALID_ARGUMENT.
 
-        Who closes the sending side leaves the room: what was on its way still comes, then the status OK. RESOURCE_EXHAUSTED
-        says that there is no room for one more chat, or that this one did not read what it was sent; UNAVAILABLE that the
-        server stops; DEADLINE_EXCEEDED that the first message did not come in time.
+        Who closes the sending side leaves the room: what was on its way still comes, then the status OK. Other ends, each
+        with a sentence: RESOURCE_EXHAUSTED (one more chat, room, member or connection than the server takes; or this
+        member sent more than it may, 1,000 messages per second if nothing else is set, or did not read what it was sent);
+        ALREADY_EXISTS (the name is taken); ABORTED (the same session opened another Chat call, which goes on in place of
+        this one); DEADLINE_EXCEEDED (no first message in time, or nothing said for too long); UNAVAILABLE (the server
+        stops, or lost its store: come back).
 
         The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
         value after a return says that the server has forgotten the room, and that numbers begin at 1 again.

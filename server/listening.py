@@ -7,10 +7,16 @@ import ipaddress
 import socket
 from typing import Any
 
+import grpc
+
+from kit.options import host_port
 from kit.words import _
+from server.limits import MESSAGE_OCTETS
 
 KEEPALIVE_SECONDS = 30.0
 """After so much silence of its connection a member is taken for gone."""
+STOP_SECONDS = 2.0
+"""What is left to calls for ending by themselves when the server stops."""
 CLIENT_PING_SECONDS = 5.0
 """Clients may look whether the server still lives, but not more often: then GOAWAY with `too_many_pings`."""
 
@@ -25,17 +31,24 @@ def options(keepalive: float) -> list[tuple[str, Any]]:
     timeout_ms = round(keepalive * 1000 / 3)
     return [
         ("grpc.so_reuseport", 0),  # else a second server on the same port would share its connections
+        ("grpc.max_receive_message_length", MESSAGE_OCTETS),
         ("grpc.keepalive_time_ms", round(keepalive * 1000) - timeout_ms),
         ("grpc.keepalive_timeout_ms", timeout_ms),
         ("grpc.http2.ping_timeout_ms", timeout_ms),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.max_pings_without_data", 0),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1000)),
     ]
 
 
-def address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def open_port(server: Any, host: str, port: int, credentials: grpc.ServerCredentials | None) -> int:
+    """Makes a grpc.Server or grpc.aio.Server listen; without credentials in the clear. Returns the port. Raises
+    CannotListen."""
+    where = host_port(host, port)
+    try:
+        return int(server.add_secure_port(where, credentials) if credentials else server.add_insecure_port(where))
+    except RuntimeError as error:
+        raise CannotListen(why_not(host, port) or str(error)) from None
 
 
 def why_not(host: str, port: int) -> str | None:

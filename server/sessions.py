@@ -1,7 +1,8 @@
 """Session tokens: what Join gives and, with --sessions required, History and Chat ask for.
 
-A token is the user and the room, in base64, followed by a keyed digest (HMAC-SHA-256) that only this server can make.
-So the server remembers none of them, and no number of calls to Join fills its memory.
+A token is a session's number, the user and the room, in base64, after a keyed digest (HMAC-SHA-256) that only this
+server, or one that shares its store, can make. So the server remembers none of them, and no number of calls to Join
+fills its memory. The session's number is what makes two Joins differ: who shows the same token again is the same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,21 @@ import hmac
 import secrets
 from typing import NamedTuple
 
+KEY_LENGTH = 32
+"""Octets; as long as the digest (RFC 2104 §3)."""
 _DIGEST_LENGTH = 32
-_NONCE_LENGTH = 8
-"""Makes the tokens of two Joins differ."""
+_NUMBER_LENGTH = 8
+"""Octets of a session's number."""
 _SCHEME = "bearer "
+
+
+def new_key() -> bytes:
+    return secrets.token_bytes(KEY_LENGTH)
+
+
+def new_session() -> str:
+    """A session that no token has: of a caller who came without one."""
+    return secrets.token_hex(_NUMBER_LENGTH)
 
 
 class Holder(NamedTuple):
@@ -23,17 +35,20 @@ class Holder(NamedTuple):
 
     user: str
     room: str
+    session: str
+    """The session's number, in hexadecimal."""
 
 
 class Sessions:
-    """Valid from one `Sessions` to its end: the key is its own."""
+    """A token is valid wherever the key is the same."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(32)
+    def __init__(self, key: bytes | None = None) -> None:
+        """`key` has KEY_LENGTH octets; without it a new one is made."""
+        self._key = key or new_key()
 
-    def token(self, user: str, room: str) -> str:
-        """Names have no control characters, so that a zero octet parts them."""
-        content = secrets.token_bytes(_NONCE_LENGTH) + f"{user}\0{room}".encode()
+    def token(self, user: str, room: str, session: str) -> str:
+        """Names have no control characters, so that a zero octet parts them. `session` is a `new_session`."""
+        content = bytes.fromhex(session) + f"{user}\0{room}".encode()
         return base64.urlsafe_b64encode(self._digest(content) + content).decode("ascii")
 
     def holder(self, token: str) -> Holder | None:
@@ -45,8 +60,8 @@ class Sessions:
         digest, content = octets[:_DIGEST_LENGTH], octets[_DIGEST_LENGTH:]
         if not hmac.compare_digest(digest, self._digest(content)):
             return None
-        user, _zero, room = content[_NONCE_LENGTH:].decode().partition("\0")
-        return Holder(user, room)
+        user, _zero, room = content[_NUMBER_LENGTH:].decode().partition("\0")
+        return Holder(user, room, content[:_NUMBER_LENGTH].hex())
 
     def _digest(self, content: bytes) -> bytes:
         return hmac.digest(self._key, content, "sha256")

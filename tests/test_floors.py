@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {"kit": 0, "proto": 0, "capture": 1, "server": 2, "client": 2, "lab": 3, "exercises": 4}
 
 ORDER = {
-    "kit": "__init__ words progress bootstrap text options output rules student certificates catalogue",
+    "kit": """
+        __init__ pace words progress bootstrap text options output truth rules programs student certificates catalogue
+    """,
     "proto": "__init__ chat_pb2 chat_pb2_grpc generate",
     "capture": """
         events octets tls withheld
@@ -30,17 +32,22 @@ ORDER = {
         hpack_tables boundaries frames recognition
         wireformat grpc_services protojson protobuf
         streams assembly messages
-        calls windows pings
+        calls windows pings compare
         pipeline
         synthesis pcap
         sources.__init__ sources.files sources.faults sources.ends sources.loop sources.recording sources.relay
-        sources.tap sources.sniff sources.tshark sources.reflection
-        records
+        sources.tap sources.rights sources.sniff sources.tshark sources.scapy_http2 sources.opinions sources.reflection
+        records evidence score
         views.__init__ views.quantities views.style views.describe views.hpack views.picture views.table views.timeline
-        export report __init__ output parallel command __main__ sniff_grpc
+        views.comparison views.verdicts views.wireshark
+        export views.trace report __init__ output parallel
+        commands.__init__ commands.common commands command __main__ sniff_grpc
     """,
-    "server": "__init__ rooms stores sessions log listening contract threaded asynchronous command __main__ server",
-    "client": "__init__ events failures session lines scripted terminal by_hand command __main__ client",
+    "server": """
+        __init__ limits rooms sessions stores redis_scripts redis_line redis_rooms log listening contract admission
+        deadlines standard truth threaded asynchronous process command __main__ server
+    """,
+    "client": "__init__ events failures security truth session lines scripted terminal by_hand command __main__ client",
     "lab": """
         __init__ system bench attempt lesson figures labs terminal guide runner
         bundle checks clean demo doctor notebooks __main__
@@ -53,7 +60,9 @@ ORDER = {
 
 NEVER = {("capture", "proto"): "capture is handed descriptors, or reads a descriptor set as data"}
 
-EDGES = tuple(f"capture.{name}" for name in ("sources", "output", "parallel", "command", "__main__", "sniff_grpc"))
+EDGES = tuple(
+    f"capture.{name}" for name in ("sources", "output", "parallel", "commands", "command", "__main__", "sniff_grpc")
+)
 """The modules of capture that may do I/O, and what runs its command line; the others are the core."""
 
 BANNED_MODULES = {

@@ -202,7 +202,7 @@ def test_every_test_that_is_named_exists(text: str) -> None:
 def test_where_powershell_differs_its_own_block_follows(text: str) -> None:
     shells = [*code_blocks(text), ("", "")]
     differ = [i for i, (shell, block) in enumerate(shells) if shell == "sh" and WHERE_POWERSHELL_DIFFERS.search(block)]
-    assert len(differ) == 4
+    assert len(differ) == 5
     assert [shells[i][1] for i in differ if shells[i + 1][0] != "powershell"] == []
 
 
@@ -219,6 +219,7 @@ def test_what_has_a_comma_is_quoted_for_powershell(text: str) -> None:
         "Port {port} of {host} is in use. Choose another one with --port; --port 0 finds a free one.",
         "There is no server at {server}.",
         "Sniffing needs admin rights ({reason}): sudo python3 {file}. python -m capture tap needs none.",
+        "sniffing needs a right that this user lacks ({tap} needs none). To get it: {way}",
     ],
 )
 def test_trouble_is_quoted_as_the_programs_tell_it(sentence: str) -> None:

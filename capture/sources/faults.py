@@ -64,11 +64,10 @@ class Faults:
         for name, least, most in _LIMITS:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
-                raise ValueError(
-                    _("{name} is from {least} to {most}, not {value}").format(
-                        name=name, least=least, most=most, value=value
-                    )
-                )
+                limited = _("{name} is from {least} to {most}, not {value}")
+                words = limited if most < math.inf else _("{name} is at least {least}, not {value}")
+                name = {"segment": "split", "cut_after": "cut-after"}.get(name, name)  # as people write them
+                raise ValueError(words.format(name=name, least=least, most=most, value=value))
 
     def __bool__(self) -> bool:
         """Whether anything differs from an honest line."""
@@ -105,12 +104,15 @@ class Line:
         """When to ask again; None while only an arrival or the receiver can change something."""
         self.change(faults, now_ns)
 
-    def change(self, faults: Faults, now_ns: int) -> None:
-        """Other faults from now on, also for what is held."""
+    def change(self, faults: Faults, now_ns: int, *, counts_on: bool = False) -> None:
+        """Other faults from now on, also for what is held. With `counts_on` octets go on being counted where the last
+        change began, so that a stall or a cut stays what it was: to come, in force, or over."""
         self._faults = faults
         self._honest = not faults
-        self._count = 0
         self._free_ns = now_ns
+        if counts_on:
+            return
+        self._count = 0
         self._stall_to_come = faults.stall_after is not None
         self._stalled_until = -math.inf
         self._begin_stall(now_ns)

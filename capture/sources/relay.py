@@ -317,9 +317,9 @@ class Relay:
 
     # from the tap
 
-    def change_faults(self, direction: Direction, faults: Faults) -> None:
+    def change_faults(self, direction: Direction, faults: Faults, counts_on: bool) -> None:
         if self.is_open:
-            self._lines[direction].change(faults, time.monotonic_ns())
+            self._lines[direction].change(faults, time.monotonic_ns(), counts_on=counts_on)
             self._pump(direction)
 
     # recording

@@ -35,6 +35,7 @@ from capture.sources.faults import NO_FAULTS, Ending, Faults
 from capture.sources.loop import READ, Loop, Result
 from capture.sources.recording import IDLE_SECONDS, Recording
 from capture.sources.relay import Relay, SocketAddress, Target
+from kit.options import host_port
 from kit.words import N_, _
 
 MAX_CONNECTIONS = 240 if os.name == "nt" else 1_000
@@ -202,14 +203,20 @@ class Tap:
     # what can be done to it
 
     def set_faults(
-        self, faults: Faults = NO_FAULTS, *, connection: int | None = None, direction: Direction | None = None
+        self,
+        faults: Faults = NO_FAULTS,
+        *,
+        connection: int | None = None,
+        direction: Direction | None = None,
+        counts_on: bool = False,
     ) -> None:
         """Faults from now on, in force when this returns; without arguments, none.
 
         For one connection (that there is, or will be) and one direction, or for all. Of several that fit, those for a
-        connection go before those for a direction, and both before those for all.
+        connection go before those for a direction, and both before those for all. `counts_on`: octets go on being
+        counted (`Line.change`).
         """
-        self._call(lambda: self._set_faults((connection, direction), faults))
+        self._call(lambda: self._set_faults((connection, direction), faults, counts_on))
 
     def cut(self, connection: int | None = None, how: Ending = Ending.RESET) -> None:
         """Cuts one connection, or all, now."""
@@ -225,13 +232,13 @@ class Tap:
         """In the tap's thread, if it runs."""
         return wish() if self._thread is None else self.loop.call(wish)
 
-    def _set_faults(self, key: tuple[int | None, Direction | None], faults: Faults) -> None:
+    def _set_faults(self, key: tuple[int | None, Direction | None], faults: Faults, counts_on: bool) -> None:
         self._rules[key] = faults
         for relay in list(self._relays):
             if relay.number is not None:
                 for direction in Direction:
                     if self._rule(relay.number, direction) == key:
-                        relay.change_faults(direction, faults)
+                        relay.change_faults(direction, faults, counts_on)
 
     def _rule(self, connection: int, direction: Direction) -> tuple[int | None, Direction | None]:
         keys = ((connection, direction), (connection, None), (None, direction))
@@ -336,10 +343,15 @@ class Tap:
         if path is None and self.records_wire:
             path = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="tap-"))) / "keys.log"
         if path is not None:
-            for context in (self.client_tls, self.server_tls):
-                if context is not None:
-                    context.keylog_filename = str(path)
-                    undo.callback(setattr, context, "keylog_filename", None)
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))  # who reads it reads everything
+                for context in (self.client_tls, self.server_tls):
+                    if context is not None:
+                        context.keylog_filename = str(path)
+                        undo.callback(setattr, context, "keylog_filename", None)
+            except OSError as error:
+                words = _("{file} cannot be written: {reason}")
+                raise TapError(words.format(file=path, reason=error.strerror)) from None
         return path
 
     def _describe(self) -> str:
@@ -398,5 +410,4 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _text(address: SocketAddress) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return host_port(*address[:2])

@@ -72,6 +72,19 @@ def test_with_a_schema_a_message_is_decoded_by_its_method_and_direction() -> Non
     ]
 
 
+def test_a_response_is_decoded_by_its_method_though_its_headers_are_lost() -> None:
+    talk = Talk()
+    talk.request(1, "/minichat.v1.ChatService/Join")
+    talk.data(CLIENT, 1, message(b"\x0a\x04Juan"), end=True)
+    talk.gap(SERVER)
+    talk.data(SERVER, 1, message(b"\x0a\x05token"))
+    found = run(talk.events, Messages(Schema.default()))
+    assert [item.message for item in found if isinstance(item, MessageEvent)] == [
+        {"user": "Juan"},
+        {"session_token": "token"},
+    ]
+
+
 @pytest.mark.parametrize("cut", range(1, 11))
 def test_a_message_may_be_cut_anywhere(cut: int) -> None:
     talk = begun()

@@ -481,6 +481,14 @@ def test_octets_that_only_an_acknowledgement_shows_are_told_at_the_end() -> None
         assert ear.finish().lost() == told
 
 
+def test_a_bare_acknowledgement_shows_them_as_well(road: Road) -> None:
+    talk = road().shake().send(UP, b"ab").send(DOWN, b"x").skip(UP, 7)
+    talk.segment(DOWN)
+    ear = Ear().feed(talk.tape.packets)
+    assert ear.lost() == []
+    assert ear.finish().lost() == [7]
+
+
 def test_both_directions_may_lose_octets_at_once(road: Road) -> None:
     talk = road().shake()
     for i in range(40):

@@ -87,9 +87,10 @@ def test_the_preface_is_recognised_on_any_port(port: int, size: int | None) -> N
     assert {one.connection.server for one in frames_of(events)} == {f"10.0.0.2:{port}"}
 
 
+@pytest.mark.parametrize("ports", [(), (50051,)])
 @pytest.mark.parametrize("size", [None, 1, 7])
 @pytest.mark.parametrize("is_together", [False, True])
-def test_an_upgrade_from_http_1_1_is_followed(size: int | None, is_together: bool) -> None:
+def test_an_upgrade_from_http_1_1_is_followed(size: int | None, is_together: bool, ports: tuple[int, ...]) -> None:
     """RFC 7540 §3.2: the server's frames follow its 101, the client's preface its request."""
     talk = Tape().talk().shake().send(UP, UPGRADE, size)
     down = (settings((3, 100)), headers(1, OK), data(1, b"hello", flags=1))
@@ -98,7 +99,7 @@ def test_an_upgrade_from_http_1_1_is_followed(size: int | None, is_together: boo
         talk.send(DOWN, SWITCHING + b"".join(down), size).send(UP, PREFACE + b"".join(up), size)
     else:
         talk.send(DOWN, SWITCHING, size).send(UP, PREFACE + b"".join(up), size).send(DOWN, b"".join(down), size)
-    events = events_of(talk.tape.packets)
+    events = events_of(talk.tape.packets, ports=ports)
     assert reasons(events) == []
     assert sorted(seen(events)) == sorted(laid_out(DOWN, len(SWITCHING), *down) + laid_out(UP, len(UPGRADE) + 24, *up))
     assert all(one.section.certain for one in frames_of(events) if one.section)
@@ -127,9 +128,10 @@ TUNNELS: dict[str, list[tuple[int, bytes]]] = {
 }
 
 
+@pytest.mark.parametrize("ports", [(), (50051,)])
 @pytest.mark.parametrize("tunnel", TUNNELS)
 @pytest.mark.parametrize("size", [None, 1, 7])
-def test_the_preface_is_found_behind_a_tunnel(tunnel: str, size: int | None) -> None:
+def test_the_preface_is_found_behind_a_tunnel(tunnel: str, size: int | None, ports: tuple[int, ...]) -> None:
     talk = Tape().talk().shake()
     before = [0, 0]
     for direction, octets in TUNNELS[tunnel]:
@@ -137,7 +139,7 @@ def test_the_preface_is_found_behind_a_tunnel(tunnel: str, size: int | None) -> 
         before[direction] += len(octets)
     up, down = (settings(), headers(1, GET, flags=5)), (settings((5, 20_000)), SETTINGS_ACK, headers(1, OK, flags=5))
     talk.send(UP, PREFACE + b"".join(up), size).send(DOWN, b"".join(down), size)
-    events = events_of(talk.tape.packets)
+    events = events_of(talk.tape.packets, ports=ports)
     assert seen(events) == laid_out(UP, before[UP] + 24, *up) + laid_out(DOWN, before[DOWN], *down)
     if tunnel != "a banner":
         assert reasons(events) == []
@@ -451,14 +453,25 @@ def test_all_held_connections_together_are_bounded(monkeypatch: pytest.MonkeyPat
 # -- TLS ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("ports", [(), (443,)])
 @pytest.mark.parametrize("size", [None, 1, 100])
-def test_a_tls_connection_is_named_with_its_server_and_protocols(size: int | None) -> None:
+def test_a_tls_connection_is_named_with_its_server_and_protocols(size: int | None, ports: tuple[int, ...]) -> None:
     hello = real_hello("chat.example.org", ["h2", "http/1.1"])
     talk = Tape().talk(server=Address("10.0.0.2", 443)).shake().send(UP, hello, size)
     talk.send(DOWN, b"\x16\x03\x03\x00\x05" + b"\2\0\0\1\0" + b"\x17\x03\x03\x00\x10" + bytes(16)).fin(UP).fin(DOWN)
-    (problem,) = problems_of(events_of(talk.tape.packets))
+    (problem,) = problems_of(events_of(talk.tape.packets, ports=ports))
     assert (problem.layer, problem.offset, problem.direction) == ("tls", 0, Direction.CLIENT_TO_SERVER)
     assert problem.reason == ("TLS: what it carries is encrypted (server name chat.example.org, ALPN h2, http/1.1)")
+
+
+@pytest.mark.parametrize("size", [None, 1, 100])
+def test_tls_behind_a_proxy_is_named(size: int | None) -> None:
+    connect = b"CONNECT chat:443 HTTP/1.1\r\nHost: chat:443\r\n\r\n"
+    talk = Tape().talk().shake().send(UP, connect, size).send(DOWN, b"HTTP/1.1 200 OK\r\n\r\n", size)
+    talk.send(UP, real_hello("chat", ["h2"]), size).send(DOWN, b"\x16\x03\x03\x00\x05" + b"\2\0\0\1\0", size)
+    (problem,) = problems_of(events_of(talk.tape.packets))
+    assert problem.reason == "TLS: what it carries is encrypted (server name chat, ALPN h2)"
+    assert (problem.offset, problem.direction) == (len(connect), Direction.CLIENT_TO_SERVER)
 
 
 def test_a_tls_connection_without_name_and_protocols_is_named() -> None:

@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import ssl
+import stat
 import struct
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from capture.sources.ends import context_towards_clients, context_towards_server
 from capture.sources.faults import Ending, Faults
 from capture.sources.tap import Tap, TapError
 from capture.synthesis import SEGMENT
+from kit.certificates import LabFiles, lab_certificate
 
 CLIENT, SERVER = Direction.CLIENT_TO_SERVER, Direction.SERVER_TO_CLIENT
 PATIENCE = 20.0
@@ -731,30 +733,22 @@ def test_a_delayed_reset_comes_behind_what_was_sent_before_it(origin: Origin) ->
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """One that signs itself, for localhost."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run([*command, *names], check=True, capture_output=True)
-    return certificate, key
+def lab(tmp_path_factory: pytest.TempPathFactory) -> LabFiles:
+    return lab_certificate(tmp_path_factory.mktemp("tls"), ["localhost", "127.0.0.1"])
 
 
 def wrap(connection: socket.socket, authority: Path) -> ssl.SSLSocket:
     return context_towards_server(authority).wrap_socket(connection, server_hostname="localhost")
 
 
-def test_with_tls_on_both_sides_the_plaintext_is_recorded(
-    origin: Origin, certificate: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_with_tls_on_both_sides_the_plaintext_is_recorded(origin: Origin, lab: LabFiles, tmp_path: Path) -> None:
     octets = random.Random(1).randbytes(700_000)
-    towards_server = context_towards_server(certificate[0])
-    with Tap(origin.address, tls=context_towards_clients(*certificate), server_tls=towards_server) as tap:
+    towards_server = context_towards_server(lab.authority)
+    with Tap(origin.address, tls=context_towards_clients(lab.server, lab.server), server_tls=towards_server) as tap:
         accepted = in_thread(
-            lambda: context_towards_clients(*certificate).wrap_socket(origin.accept(), server_side=True)
+            lambda: context_towards_clients(lab.server, lab.server).wrap_socket(origin.accept(), server_side=True)
         )
-        with wrap(dial(tap), certificate[0]) as client, accepted.result(PATIENCE) as server:
+        with wrap(dial(tap), lab.authority) as client, accepted.result(PATIENCE) as server:
             assert (client.selected_alpn_protocol(), server.selected_alpn_protocol()) == ("h2", "h2")
             for start in range(0, len(octets), 100_000):  # an SSLSocket is not for two threads at once
                 piece = octets[start : start + 100_000]
@@ -766,11 +760,11 @@ def test_with_tls_on_both_sides_the_plaintext_is_recorded(
     assert [octets_of(packets, origin, way) for way in Direction] == [octets, octets]
 
 
-def test_a_half_closed_tls_connection_goes_on_the_other_way(origin: Origin, certificate: tuple[Path, Path]) -> None:
-    with Tap(origin.address, tls=context_towards_clients(*certificate)) as tap:
+def test_a_half_closed_tls_connection_goes_on_the_other_way(origin: Origin, lab: LabFiles) -> None:
+    with Tap(origin.address, tls=context_towards_clients(lab.server, lab.server)) as tap:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         with dial(tap) as client, origin.accept() as server:
-            tls = context_towards_server(certificate[0]).wrap_bio(incoming, outgoing, server_hostname="localhost")
+            tls = context_towards_server(lab.authority).wrap_bio(incoming, outgoing, server_hostname="localhost")
 
             def step(action: Callable[[], Any]) -> Any:
                 while True:
@@ -801,25 +795,25 @@ def test_a_half_closed_tls_connection_goes_on_the_other_way(origin: Origin, cert
 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_what_wireshark_decrypts_from_the_wire_is_what_was_said(
-    side: str, origin: Origin, certificate: tuple[Path, Path], tmp_path: Path
+    side: str, origin: Origin, lab: LabFiles, tmp_path: Path
 ) -> None:
     path, keys = tmp_path / "tap.pcapng", tmp_path / "keys.log"
     said = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
-    tls: dict[str, Any] = {"tls": context_towards_clients(*certificate)}
+    tls: dict[str, Any] = {"tls": context_towards_clients(lab.server, lab.server)}
     if side == "server":
-        tls = {"server_tls": context_towards_server(certificate[0])}
+        tls = {"server_tls": context_towards_server(lab.authority)}
     with Tap(("localhost", origin.address[1]), write=path, record="wire", key_log=keys, **tls) as tap:
 
         def accept() -> socket.socket:
             connection = origin.accept()
             if side == "client":
                 return connection
-            return context_towards_clients(*certificate).wrap_socket(connection, server_side=True)
+            return context_towards_clients(lab.server, lab.server).wrap_socket(connection, server_side=True)
 
         accepted = in_thread(accept)
         client: socket.socket = dial(tap)
         if side == "client":
-            client = wrap(client, certificate[0])
+            client = wrap(client, lab.authority)
         with client, accepted.result(PATIENCE) as server:
             client.sendall(said)
             assert receive(server, len(said)) == said
@@ -828,6 +822,8 @@ def test_what_wireshark_decrypts_from_the_wire_is_what_was_said(
             client.close()
             assert receive_all(server) == b""
     assert "CLIENT_" in keys.read_text()
+    if os.name == "posix":
+        assert stat.S_IMODE(keys.stat().st_mode) == 0o600  # for nobody else
     packets = file_packets(path)
     assert said not in octets_of(packets, origin, CLIENT)
     port = str(origin.address[1])
@@ -841,8 +837,8 @@ def test_wire_recordings_without_tls_are_misuse(origin: Origin) -> None:
         Tap(origin.address, record="wire")
 
 
-def test_a_tls_client_that_does_not_trust_the_tap_is_told_of(origin: Origin, certificate: tuple[Path, Path]) -> None:
-    with Tap(origin.address, tls=context_towards_clients(*certificate)) as tap:
+def test_a_tls_client_that_does_not_trust_the_tap_is_told_of(origin: Origin, lab: LabFiles) -> None:
+    with Tap(origin.address, tls=context_towards_clients(lab.server, lab.server)) as tap:
         with pytest.raises(ssl.SSLCertVerificationError), dial(tap) as client:
             ssl.create_default_context().wrap_socket(client, server_hostname="localhost")
         until(lambda: tap.problems)
@@ -852,10 +848,10 @@ def test_a_tls_client_that_does_not_trust_the_tap_is_told_of(origin: Origin, cer
         until(lambda: not tap.connections)
 
 
-def test_a_server_that_the_tap_does_not_trust_is_told_of(origin: Origin, certificate: tuple[Path, Path]) -> None:
+def test_a_server_that_the_tap_does_not_trust_is_told_of(origin: Origin, lab: LabFiles) -> None:
     def refuse() -> None:
         with contextlib.suppress(OSError), origin.accept() as connection:
-            context_towards_clients(*certificate).wrap_socket(connection, server_side=True)
+            context_towards_clients(lab.server, lab.server).wrap_socket(connection, server_side=True)
 
     with Tap(origin.address, server_tls=context_towards_server()) as tap:
         server = in_thread(refuse)
@@ -914,10 +910,10 @@ def test_wireshark_and_the_pipeline_see_the_same_frames_of_grpc_traffic(
     wireshark_finds_nothing(path)
 
 
-def test_calls_over_tls_are_recorded_as_plaintext(echo_server: tuple[str, int], certificate: tuple[Path, Path]) -> None:
+def test_calls_over_tls_are_recorded_as_plaintext(echo_server: tuple[str, int], lab: LabFiles) -> None:
     sent = [bytes([i]) * 1_000_000 for i in range(5)]
-    credentials = grpc.ssl_channel_credentials(certificate[0].read_bytes())
-    with Tap(echo_server, tls=context_towards_clients(*certificate)) as tap:
+    credentials = grpc.ssl_channel_credentials(lab.authority.read_bytes())
+    with Tap(echo_server, tls=context_towards_clients(lab.server, lab.server)) as tap:
         options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
         with grpc.secure_channel(f"localhost:{tap.port}", credentials, options) as channel:
             call: Any = channel.stream_stream("/lab.Echo/Echo")

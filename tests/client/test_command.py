@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from client.command import _server
+from kit.certificates import lab_certificate
 from server.threaded import serve
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -64,6 +66,7 @@ def test_the_file_starts_from_anywhere_and_with_a_python_that_has_no_packages(tm
         (["Juan", "general", "--server", "::1"], "HOST:PORT is asked for, with [ ] around an IPv6 address"),
         (["Juan", "general", "--server"], "expected one argument"),
         (["Juan", "general", "--lang", "fr"], "invalid choice: 'fr'"),
+        (["Juan", "general", "--room-secret", "a\tb"], "The room secret holds a control character; none are allowed"),
     ],
 )
 def test_misuse_is_one_line_and_status_2(arguments: list[str], problem: str) -> None:
@@ -73,6 +76,40 @@ def test_misuse_is_one_line_and_status_2(arguments: list[str], problem: str) -> 
     assert problem in errors
     assert errors.endswith(" (--help lists what there is)\n")
     assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, "There is no file {file}.\n"),
+        ("a certificate", "{file} is not PEM: there is no line in it that begins with -----BEGIN.\n"),
+        ("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", "There is no certificate in {file}.\n"),
+    ],
+)
+def test_nobody_to_trust_is_one_line_and_status_1(tmp_path: Path, content: str | None, problem: str) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    assert started("Juan", "general", "--ca", str(file)) == (1, "", problem.format(file=file))
+
+
+def test_the_room_secret_comes_from_the_command_line_or_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(room_secret="ábrete") as server:
+        arguments = ("Juan", "general", "--server", server.address)
+        status, _output, errors = started(*arguments)
+        assert status == 1
+        assert "This server lets nobody in without the room secret." in errors
+        assert started(*arguments, "--room-secret", "ábrete")[0] == 0
+        monkeypatch.setenv("MINICHAT_ROOM_SECRET", "ábrete")
+        assert started(*arguments)[0] == 0
+
+
+def test_over_tls_by_its_authority_s_file(tmp_path: Path) -> None:
+    files = lab_certificate(tmp_path, ["127.0.0.1"])
+    octets = files.server.read_bytes()
+    with serve(credentials=grpc.ssl_server_credentials([(octets, octets)])) as server:
+        status, output, errors = started("Juan", "general", "--server", server.address, "--ca", str(files.authority))
+    assert (status, errors, output[-12:]) == (0, "", "  Juan  Hola\n"[-12:])
 
 
 def test_help_in_spanish() -> None:

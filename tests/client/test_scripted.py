@@ -166,6 +166,11 @@ class TestRefusals:
             )
             assert client.line(client.stderr) == ""
 
+    def test_where_its_name_is_taken_it_says_which_one_is_free(self, server: RunningServer) -> None:
+        with Peer(server.address, "Juan").inside():
+            sentence = "✗ Juan is taken in #general; Juan2 is free.\n"
+            assert run(server.address, "Hola\n") == (1, [], sentence + "✗ 1 message was not confirmed by the server.\n")
+
     def test_where_there_is_no_server_it_says_so_at_once_and_gives_up_after_ten_seconds(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             address = f"127.0.0.1:{reserved.getsockname()[1]}"

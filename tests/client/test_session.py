@@ -16,11 +16,13 @@ from client.events import Ended, Entered, Forgotten, Heard, How, Lost, Missed
 from client.failures import Refused, ServerLost
 from proto.chat_pb2 import ChatMessage, JoinReply, JoinRequest
 from proto.chat_pb2_grpc import ChatServiceServicer, add_ChatServiceServicer_to_server
+from server import asynchronous
+from server.limits import Limits
 from server.log import Log
 from server.threaded import RunningServer, serve
 from tests.client.wires import DEADLINE, Cable, session
 from tests.server.peers import Book as ServerBook
-from tests.server.peers import Peer
+from tests.server.peers import Peer, Stub
 
 
 @pytest.fixture(autouse=True)
@@ -35,9 +37,9 @@ def log() -> ServerBook:
     return ServerBook()
 
 
-@pytest.fixture
-def server(log: ServerBook) -> Iterator[RunningServer]:
-    with serve(log=Log(log)) as running:
+@pytest.fixture(params=[serve, asynchronous.serve], ids=["threads", "asyncio"])
+def server(request: pytest.FixtureRequest, log: ServerBook) -> Iterator[RunningServer]:
+    with request.param(log=Log(log)) as running:
         yield running
 
 
@@ -83,15 +85,13 @@ class TestConversation:
         assert log.lines[-1].endswith("✗ Juan left #general")
 
     def test_another_session_of_the_same_name_is_not_mine(self, server: RunningServer) -> None:
-        (one, one_book), (two, two_book) = session(server.address), session(server.address)
-        with one, two:
-            assert one.wait_until_inside(DEADLINE)
-            assert two.wait_until_inside(DEADLINE)
-            one.say("Hola")
-            one_book.wait_for_texts(1)
-            two_book.wait_for_texts(1)
-        assert [event.mine for event in one_book.events if isinstance(event, Heard)] == [True]
-        assert [event.mine for event in two_book.events if isinstance(event, Heard)] == [False]
+        heard = []
+        for session_of_juan, book in (session(server.address), session(server.address)):
+            with session_of_juan:
+                assert session_of_juan.wait_until_inside(DEADLINE)
+                session_of_juan.say("Hola")
+            heard.append([event.mine for event in book.events if isinstance(event, Heard)])
+        assert heard == [[True], [False, True]]
 
     def test_who_asks_the_server_and_adds_nobody(self, server: RunningServer) -> None:
         juan, _book = session(server.address)
@@ -144,6 +144,24 @@ class TestComingBack:
         assert lost.reason.startswith(f"The connection to {cable.address} is lost (")
         assert book.events[3] == Entered(("María",), again=True)
 
+    def test_it_takes_its_name_back_from_a_connection_that_the_server_believes_in(
+        self, server: RunningServer, cable: Cable, log: ServerBook
+    ) -> None:
+        juan, book = session(cable.address)
+        with juan:
+            assert juan.wait_until_inside(DEADLINE)
+            cable.unnoticed = True
+            cable.cut()
+            book.wait_for_kind(Entered, 2)
+            log.wait_for("✗ Juan left #general: You came back on another connection, and this one ends.")
+            juan.say("back")
+            assert book.wait_for_texts(1) == ["back"]
+            assert juan.who() == ["Juan"]
+        assert [event for event in book.events if isinstance(event, Entered)] == [
+            Entered((), again=False),
+            Entered((), again=True),
+        ]
+
     def test_what_was_said_while_it_was_away_is_sent_on_return(self, server: RunningServer, cable: Cable) -> None:
         juan, book = session(cable.address)
         with juan:
@@ -157,7 +175,8 @@ class TestComingBack:
             cable.unplugged = False
             assert book.wait_for_texts(3) == ["a", "b", "c"]
             assert juan.wait_until_confirmed(DEADLINE)
-        assert [message.text for message in server.service.rooms.history("general")] == ["a", "b", "c"]
+        with Stub(server.address) as stub:
+            assert [message.text for message in stub.history()] == ["a", "b", "c"]
 
     def test_what_the_server_has_and_did_not_get_round_to_confirm_is_not_said_twice(
         self, server: RunningServer, cable: Cable
@@ -290,6 +309,44 @@ class TestRefusals:
             assert isinstance(ended := book.events[-1], Ended)
             assert ended.how is How.REFUSED
 
+    def test_a_name_that_is_taken_with_one_that_is_free(self, server: RunningServer) -> None:
+        with Peer(server.address, "Juan").inside():
+            juan, book = session(server.address)
+            juan.start()
+            assert juan.join(DEADLINE)
+        assert book.events == [Ended(How.REFUSED, "Juan is taken in #general; Juan2 is free.", 0)]
+
+    def test_a_name_that_somebody_else_took_while_it_was_away(self) -> None:
+        with serve() as first, serve() as second, Cable(first.port) as cable:
+            juan, book = session(cable.address)
+            juan.start()
+            assert juan.wait_until_inside(DEADLINE)
+            with Peer(second.address, "Juan").inside():
+                cable.lead_to(second.port)
+                cable.cut()
+                assert juan.join(DEADLINE)
+        assert book.events[-1] == Ended(How.REFUSED, "Juan is taken in #general; Juan2 is free.", 0)
+
+    def test_where_its_session_goes_on_elsewhere_it_does_not_come_back(self, server: RunningServer) -> None:
+        """Else two clients with one token would throw each other out for ever."""
+        juan, book = session(server.address)
+        juan.start()
+        assert juan.wait_until_inside(DEADLINE)
+        ((_header, bearer),) = juan._headers
+        with Peer(server.address, "Juan", token=bearer.removeprefix("Bearer ")).inside() as elsewhere:
+            assert juan.join(DEADLINE)
+            elsewhere.say("I stay")
+            assert elsewhere.texts() == ["I stay"]
+        sentence = "You came back on another connection, and this one ends."
+        assert book.events == [Entered((), again=False), Ended(How.REFUSED, sentence, 0)]
+
+    def test_who_said_nothing_for_too_long_does_not_come_back(self) -> None:
+        with serve(limits=Limits(idle=0.1)) as server:
+            juan, book = session(server.address)
+            juan.start()
+            assert juan.join(DEADLINE)
+        assert book.events[-1] == Ended(How.REFUSED, "You said nothing for 0.1 seconds.", 0)
+
     def test_a_name_that_the_server_does_not_take(self, server: RunningServer) -> None:
         juan, book = session(server.address, "x" * 33)
         juan.start()
@@ -414,6 +471,17 @@ class TestPatience:
 
 
 class TestBounds:
+    def test_it_sends_no_faster_than_a_server_allows(self, log: ServerBook, monkeypatch: pytest.MonkeyPatch) -> None:
+        """100 messages at once and 10 a second after that are allowed; 105 are said at once."""
+        monkeypatch.setattr(session_module, "MESSAGES_PER_SECOND", 10)
+        with serve(limits=Limits(rate=10), log=Log(log)) as server:
+            juan, book = session(server.address)
+            with juan:
+                for number in range(105):
+                    juan.say(str(number))
+                assert len(book.wait_for_texts(105)) == 105
+        assert book.events[-1] == Ended(How.LEFT, "", 0)
+
     def test_only_so_much_is_kept_for_a_server_that_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session_module, "UNCONFIRMED_LENGTH", 3)
         with serve() as server:

@@ -20,7 +20,8 @@ OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 class Cable:
     """Forwards TCP connections to a port of this machine. `cut` ends those there are; while `unplugged`, new ones end
-    as they come; while `deaf`, what the server sends is swallowed."""
+    as they come; while `deaf`, what the server sends is swallowed; while `unnoticed`, the server does not learn that a
+    client's end is cut."""
 
     def __init__(self, port: int) -> None:
         self._to = port
@@ -30,6 +31,9 @@ class Cable:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.unplugged = False
         self.deaf = False
+        self.unnoticed = False
+        self._kept: list[socket.socket] = []
+        """The server's ends that are open with nothing behind them."""
         self._connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -39,9 +43,10 @@ class Cable:
     def cut(self) -> None:
         with self._changed:
             pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for end in pair:
-                _shut(end)
+        for near, far in pairs:
+            _shut(near)
+            if not self.unnoticed:
+                _shut(far)
 
     def wait_for_attempts(self, count: int) -> None:
         """Waits until so many more connections were made."""
@@ -50,10 +55,12 @@ class Cable:
             assert self._changed.wait_for(lambda: self._connections >= wanted, DEADLINE), self._connections
 
     def close(self) -> None:
-        self.unplugged = True
+        self.unplugged, self.unnoticed = True, False
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
+        for end in self._kept:
+            end.close()
 
     def __enter__(self) -> Cable:
         return self
@@ -100,6 +107,9 @@ class Cable:
                             near.sendall(octets)
             except OSError:
                 return
+            finally:
+                if self.unnoticed:
+                    self._kept.append(far.dup())
 
 
 def _shut(end: socket.socket) -> None:

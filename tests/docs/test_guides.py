@@ -37,7 +37,7 @@ def terms(text: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def test_the_guides_that_were_promised_are_there() -> None:
-    assert {"architecture", "glossary"} <= set(GUIDES)
+    assert {"architecture", "glossary", "scaling"} <= set(GUIDES)
 
 
 @EVERY

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kit.options import Parser, port_number
+from kit.options import Parser, host_port, port_number
 from kit.words import choose_language
 
 
@@ -73,3 +73,8 @@ def test_what_is_right_comes_through() -> None:
 def test_what_is_no_port(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="a port is a number from 0 to 65535"):
         port_number(text)
+
+
+def test_an_ipv6_address_stands_in_brackets_before_its_port() -> None:
+    assert host_port("::1", 50051) == "[::1]:50051"
+    assert host_port("localhost", 50051) == "localhost:50051"

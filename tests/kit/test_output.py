@@ -9,7 +9,10 @@ import threading
 
 import pytest
 
-from kit.output import Output
+from kit import output
+from kit.output import Output, Queued
+
+DEADLINE = 10.0
 
 
 def test_each_entry_is_written_at_once_and_whole() -> None:
@@ -73,3 +76,68 @@ def test_python_ends_without_a_complaint_of_its_own(redirected: str, errors: str
     )
     assert (done.stdout, done.stderr) == ("", errors)
     assert done.returncode == 0
+
+
+class Slow:
+    """A stream that takes lines only while it is open."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.open = threading.Event()
+        self.asked = threading.Event()
+
+    def __call__(self, lines: str) -> None:
+        self.asked.set()
+        assert self.open.wait(DEADLINE)
+        self.lines += lines.split("\n")
+
+
+def lost(entries: int) -> str:
+    return f"{entries} lost"
+
+
+class TestQueued:
+    def test_who_writes_does_not_wait_and_nothing_is_lost_or_reordered(self) -> None:
+        slow = Slow()
+        out = Queued(slow, lost)
+        for number in range(1_000):
+            out(f"{number}\nand more")
+        assert slow.lines == []
+        slow.open.set()
+        assert out.close(DEADLINE)
+        assert slow.lines == [line for number in range(1_000) for line in (str(number), "and more")]
+
+    def test_lines_come_while_it_runs(self) -> None:
+        read_end, write_end = os.pipe()
+        with open(read_end, "rb", buffering=0) as reader, open(write_end, "w") as writer:
+            out = Queued(Output(writer), lost)
+            for text in ("one", "two"):
+                out(text)
+                assert reader.read(100) == f"{text}\n".encode()
+            assert out.close(DEADLINE)
+
+    def test_beyond_what_may_wait_entries_are_counted_where_they_are_missing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(output, "WAITING_CHARACTERS", 30)
+        slow = Slow()
+        out = Queued(slow, lost)
+        out("first")
+        assert slow.asked.wait(DEADLINE)  # with "first": what comes now waits
+        for _number in range(7):
+            out("x" * 10)
+        slow.open.set()
+        assert out.close(DEADLINE)
+        assert slow.lines == ["first", *["x" * 10] * 3, "4 lost"]
+
+    def test_closing_does_not_wait_for_ever_for_somebody_who_does_not_read(self) -> None:
+        slow = Slow()
+        out = Queued(slow, lost)
+        out("one")
+        assert not out.close(0.01)
+        slow.open.set()
+        assert out.close(DEADLINE)
+        assert slow.lines == ["one"]
+
+    def test_without_a_line_it_closes_too(self) -> None:
+        assert Queued(Slow(), lost).close(DEADLINE)

@@ -17,8 +17,10 @@ MADE = (
     "kit/__pycache__/x.pyc",
     "demo/demo.pcapng",
     "demo/timeline.png",
+    "certificates/ca-secret.pem",
+    "certificates/server.pem",
 )
-KEPT = ("kit/words.py", "demo/my own notes.txt", ".git/objects/__pycache__/x")
+KEPT = ("kit/words.py", "demo/my own notes.txt", "certificates/my own.pem", ".git/objects/__pycache__/x")
 
 
 @pytest.fixture

@@ -48,15 +48,37 @@ class Book:
             assert self._changed.wait_for(written, seconds), f"no {part!r} within {seconds} s in {self.lines}"
 
 
+def bearing(token: str | None) -> tuple[tuple[str, str], ...]:
+    """Request headers with the token, if there is one."""
+    return () if token is None else (("authorization", f"Bearer {token}"),)
+
+
 class Stub:
     """A channel to a server, with a connection of its own."""
 
-    def __init__(self, address: str, options: tuple[tuple[str, Any], ...] = ()) -> None:
-        self.channel = grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0), OWN_CONNECTION, *options])
+    def __init__(
+        self,
+        address: str,
+        options: tuple[tuple[str, Any], ...] = (),
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        options = (("grpc.enable_http_proxy", 0), OWN_CONNECTION, *options)
+        if credentials is None:
+            self.channel = grpc.insecure_channel(address, options)
+        else:
+            self.channel = grpc.secure_channel(address, credentials, options)
         self.stub = ChatServiceStub(self.channel)
 
-    def join(self, user: str = "Juan", room: str = "general", timeout: float = DEADLINE) -> JoinReply:
-        return self.stub.Join(JoinRequest(user=user, room=room), timeout=timeout)
+    def join(
+        self,
+        user: str = "Juan",
+        room: str = "general",
+        timeout: float = DEADLINE,
+        token: str | None = None,
+        secret: str = "",
+    ) -> JoinReply:
+        request = JoinRequest(user=user, room=room, room_secret=secret)
+        return self.stub.Join(request, metadata=bearing(token), timeout=timeout)
 
     def history(self, user: str = "Juan", room: str = "general", after: int = 0, limit: int = 0) -> list[ChatMessage]:
         request = HistoryRequest(user=user, room=room, after_sequence=after, limit=limit)
@@ -92,8 +114,7 @@ class Peer(Stub):
         self.user, self.room = user, room
         self._requests: queue.Queue[ChatMessage | None] = queue.Queue()
         self._heard: queue.Queue[ChatMessage | None] = queue.Queue()
-        headers = None if token is None else (("authorization", f"Bearer {token}"),)
-        self.call = self.stub.Chat(iter(self._requests.get, None), metadata=headers)
+        self.call = self.stub.Chat(iter(self._requests.get, None), metadata=bearing(token))
         if reads:
             self.read()
         self.send_raw(ChatMessage(user=user, room=room, text=text))
@@ -164,13 +185,14 @@ class Peer(Stub):
 class HandPeer:
     """A member that speaks HTTP/2 by hand, to do with its connection what a gRPC client never would."""
 
-    def __init__(self, port: int, user: str = "María", room: str = "general") -> None:
+    def __init__(self, port: int, user: str = "María", room: str = "general", token: str | None = None) -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=DEADLINE)
         self._h2 = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._h2.initiate_connection()
         path = "/minichat.v1.ChatService/Chat"
         headers = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "localhost")]
-        self._h2.send_headers(1, [*headers, ("content-type", "application/grpc"), ("te", "trailers")])
+        headers += [("content-type", "application/grpc"), ("te", "trailers"), *bearing(token)]
+        self._h2.send_headers(1, headers)
         content = ChatMessage(user=user, room=room).SerializeToString()
         self._h2.send_data(1, struct.pack(">BI", 0, len(content)) + content)
         self.socket.sendall(self._h2.data_to_send())

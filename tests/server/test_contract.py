@@ -1,4 +1,4 @@
-"""Requests checked, without a call. What ends a call and how is in test_threaded.py."""
+"""Requests checked, without a call. What ends a call and how is in test_models.py."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import grpc
 import pytest
 
 from proto.chat_pb2 import ChatMessage, JoinRequest
-from server.contract import Refusal, chat_message, readable, refuse_first, refuse_later, refuse_names, refuse_session
-from server.rooms import Message
-from server.sessions import Sessions
-
-
-def test_a_message_travels_with_all_its_fields() -> None:
-    message = Message("Juan", "general", "Hola", 7, 1_795_361_692_788, "id-1")
-    travelled = ChatMessage.FromString(chat_message(message).SerializeToString())
-    assert {field.name: value for field, value in travelled.ListFields()} == message._asdict()
-    assert set(Message._fields) == set(ChatMessage.DESCRIPTOR.fields_by_name)
+from server.contract import Refusal, caller, readable, refuse_first, refuse_later, refuse_names, refuse_secret
+from server.sessions import Sessions, new_session
 
 
 def test_octets_that_are_no_message_become_a_refusal_and_a_message_itself() -> None:
@@ -48,17 +40,34 @@ def test_an_empty_text_is_for_the_first_message_alone() -> None:
         ((("authorization", "Bearer x"),), grpc.StatusCode.UNAUTHENTICATED),
     ],
 )
-def test_a_session_needs_a_token(metadata: tuple[tuple[str, str | bytes], ...], code: grpc.StatusCode) -> None:
-    refusal = refuse_session(Sessions(), metadata, "Juan", "general")
-    assert refusal is not None
-    assert refusal.code is code
+def test_a_caller_without_a_valid_token_has_a_session_of_its_own(
+    metadata: tuple[tuple[str, str | bytes], ...], code: grpc.StatusCode
+) -> None:
+    callers = [caller(Sessions(), metadata, "Juan", "general") for _ in range(2)]
+    assert callers[0].session != callers[1].session
+    for who in callers:
+        assert who.refusal is not None
+        assert who.refusal.code is code
 
 
-def test_a_session_token_is_for_one_user_in_one_room() -> None:
-    sessions = Sessions()
-    metadata = (("user-agent", "test"), ("authorization", f"Bearer {sessions.token('Juan', 'general')}"))
-    assert refuse_session(sessions, metadata, "Juan", "general") is None
+def test_a_room_secret_lets_in_who_has_it() -> None:
+    assert refuse_secret("", JoinRequest(room_secret="whatever")) is None
+    assert refuse_secret("ábrete", JoinRequest(room_secret="ábrete")) is None
+    for given, sentence in (
+        ("", "This server lets nobody in without the room secret."),
+        ("abrete", "That is not the room secret of this server."),
+    ):
+        refusal = refuse_secret("ábrete", JoinRequest(room_secret=given))
+        assert refusal == (grpc.StatusCode.PERMISSION_DENIED, sentence)
+
+
+def test_a_token_is_for_one_user_in_one_room() -> None:
+    sessions, session = Sessions(), new_session()
+    token = sessions.token("Juan", "general", session)
+    metadata = (("user-agent", "test"), ("authorization", f"Bearer {token}"))
+    assert caller(sessions, metadata, "Juan", "general") == (session, None)
     for user, room in (("María", "general"), ("Juan", "other")):
-        refusal = refuse_session(sessions, metadata, user, room)
-        assert refusal is not None
-        assert refusal.code is grpc.StatusCode.PERMISSION_DENIED
+        who = caller(sessions, metadata, user, room)
+        assert who.session != session
+        assert who.refusal is not None
+        assert who.refusal.code is grpc.StatusCode.PERMISSION_DENIED

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict, fields
 from itertools import count
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server import rooms as rooms_module
-from server.rooms import HISTORY_LENGTH, Message, Posted, Rooms, TooManyRooms
+from kit.rules import problem_with_user
+from proto.chat_pb2 import ChatMessage
+from server.limits import Limits
+from server.rooms import HISTORY_LENGTH, Message, NameTaken, Posted, RoomFull, Rooms, TooManyRooms, free_name
+from server.sessions import new_session
 
 
 class Listener:
     """A member that keeps what it is given, up to `capacity` messages."""
 
-    def __init__(self, user: str = "Juan", room: str = "general", capacity: int = 1_000_000) -> None:
+    def __init__(
+        self, user: str = "Juan", room: str = "general", capacity: int = 1_000_000, session: str | None = None
+    ) -> None:
         self.user = user
         self.room = room
+        self.session = session or new_session()
+        self.told: list[str] = []
         self.heard: list[Message] = []
         self._capacity = capacity
+
+    @property
+    def waiting(self) -> int:
+        return 0
 
     def deliver(self, message: Message) -> bool:
         if len(self.heard) == self._capacity:
             return False
         self.heard.append(message)
         return True
+
+    def replaced(self) -> None:
+        self.told.append("replaced")
+
+    def lost(self, sentence: str) -> None:
+        self.told.append(sentence)
 
     @property
     def texts(self) -> list[str]:
@@ -40,7 +58,7 @@ def entered(rooms: Rooms[Listener], *users: str, room: str = "general") -> list[
     return listeners
 
 
-def post(rooms: Rooms[Listener], member: Listener, text: str, message_id: str = "") -> Posted[Listener]:
+def post(rooms: Rooms[Listener], member: Listener, text: str, message_id: str = "") -> Posted:
     posted = rooms.post(member, text, message_id)
     assert posted is not None
     return posted
@@ -96,12 +114,13 @@ def test_who_left_hears_nothing_and_can_say_nothing() -> None:
     assert not rooms.leave(maria)
 
 
-def test_members_are_named_in_order_of_arrival_and_once_each() -> None:
+def test_members_are_named_in_order_of_arrival() -> None:
     rooms: Rooms[Listener] = Rooms()
-    first, *_others = entered(rooms, "Juan", "María", "Juan", "Ana")
+    juan, *_others = entered(rooms, "Juan", "María", "Ana")
     assert rooms.members("general") == ["Juan", "María", "Ana"]
-    rooms.leave(first)
-    assert rooms.members("general") == ["María", "Juan", "Ana"]
+    rooms.leave(juan)
+    rooms.enter(juan)
+    assert rooms.members("general") == ["María", "Ana", "Juan"]
     assert rooms.members("nowhere") == []
 
 
@@ -110,9 +129,94 @@ def test_a_member_that_takes_no_more_is_out_and_the_others_do_not_notice() -> No
     (juan,) = entered(rooms, "Juan")
     full = Listener("María", capacity=2)
     rooms.enter(full)
-    assert [post(rooms, juan, str(n)).dropped for n in range(4)] == [[], [], [full], []]
+    assert [post(rooms, juan, str(n)).reached for n in range(4)] == [2, 2, 1, 1]
     assert juan.texts == ["0", "1", "2", "3"]
     assert rooms.members("general") == ["Juan"]
+
+
+def test_it_travels_with_all_its_fields() -> None:
+    message = Message("Juan", "general", "Hola", 7, 1_795_361_692_788, "id-1")
+    travelled = ChatMessage.FromString(message.octets)
+    assert {field.name: value for field, value in travelled.ListFields()} == asdict(message)
+    assert {field.name for field in fields(message)} == set(ChatMessage.DESCRIPTOR.fields_by_name)
+
+
+def test_its_octets_are_made_once_however_many_hear_it() -> None:
+    rooms: Rooms[Listener] = Rooms()
+    juan, maria = entered(rooms, "Juan", "María")
+    post(rooms, juan, "Hola")
+    assert juan.heard[0].octets is maria.heard[0].octets is rooms.history("general")[0].octets
+
+
+class TestNames:
+    def test_another_session_is_told_which_one_is_free(self) -> None:
+        rooms: Rooms[Listener] = Rooms()
+        (juan, _second) = entered(rooms, "Juan", "Juan2")
+        for attempt in (lambda: rooms.enter(Listener("Juan")), lambda: rooms.check("Juan", "general", new_session())):
+            with pytest.raises(NameTaken) as taken:
+                attempt()
+            assert (taken.value.user, taken.value.room, taken.value.free) == ("Juan", "general", "Juan3")
+        post(rooms, juan, "still here")
+        assert juan.texts == ["still here"]
+        assert juan.told == []
+
+    def test_in_another_room_the_name_is_free(self) -> None:
+        rooms: Rooms[Listener] = Rooms()
+        entered(rooms, "Juan")
+        rooms.check("Juan", "other", new_session())
+        entered(rooms, "Juan", room="other")
+
+    def test_who_left_does_not_keep_it(self) -> None:
+        rooms: Rooms[Listener] = Rooms()
+        (juan,) = entered(rooms, "Juan")
+        rooms.leave(juan)
+        entered(rooms, "Juan")
+
+    def test_the_same_session_takes_it_over_in_its_old_place(self) -> None:
+        rooms: Rooms[Listener] = Rooms()
+        juan, maria = entered(rooms, "Juan", "María")
+        again = Listener("Juan", session=juan.session)
+        rooms.check("Juan", "general", juan.session)
+        rooms.enter(again)
+        assert juan.told == ["replaced"]
+        assert rooms.members("general") == ["Juan", "María"]
+        assert rooms.post(juan, "from the old connection") is None
+        assert not rooms.leave(juan)
+        post(rooms, maria, "Hola")
+        assert (juan.texts, again.texts) == ([], ["Hola"])
+
+    def test_what_the_lost_connection_may_not_have_brought_is_said_again_to_the_new_one(self) -> None:
+        rooms: Rooms[Listener] = Rooms()
+        (juan,) = entered(rooms, "Juan")
+        post(rooms, juan, "Hola", "id-1")
+        again = Listener("Juan", session=juan.session)
+        rooms.enter(again)
+        assert post(rooms, again, "Hola", "id-1").repeated
+        assert again.texts == ["Hola"]
+
+    @pytest.mark.parametrize(
+        ("user", "taken", "free"),
+        [
+            ("Juan", {"Juan"}, "Juan2"),
+            ("Juan", {"Juan", "Juan2", "Juan3"}, "Juan4"),
+            ("Juan2", {"Juan2"}, "Juan22"),
+            ("x" * 32, {"x" * 32}, "x" * 31 + "2"),
+            ("x" * 30 + " y", {"x" * 30 + " y"}, "x" * 30 + "2"),
+        ],
+    )
+    def test_the_free_one_is_a_name_too(self, user: str, taken: set[str], free: str) -> None:
+        assert free_name(user, taken) == free
+        assert problem_with_user(free) is None
+
+
+class TestLimits:
+    def test_a_full_room_takes_nobody_but_who_comes_back(self) -> None:
+        rooms: Rooms[Listener] = Rooms(Limits(members=2))
+        juan, _maria = entered(rooms, "Juan", "María")
+        with pytest.raises(RoomFull):
+            rooms.enter(Listener("Ana"))
+        rooms.enter(Listener("Juan", session=juan.session))
+        entered(rooms, "Ana", room="other")
 
 
 class TestHistory:
@@ -201,11 +305,8 @@ class TestEpochs:
     def test_another_server_has_another(self) -> None:
         assert Rooms[Listener]().enter(Listener()) != Rooms[Listener]().enter(Listener())
 
-    def test_beyond_the_limit_the_empty_room_used_least_recently_is_forgotten(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(rooms_module, "ROOMS", 3)
-        rooms: Rooms[Listener] = Rooms()
+    def test_beyond_the_limit_the_empty_room_used_least_recently_is_forgotten(self) -> None:
+        rooms: Rooms[Listener] = Rooms(Limits(rooms=3))
         for name in ("a", "b", "c"):
             (member,) = entered(rooms, "Juan", room=name)
             rooms.post(member, name)
@@ -215,18 +316,16 @@ class TestEpochs:
         remembered = [name for name in "abc" if rooms.history(name)]
         assert remembered == ["a", "c"]
 
-    def test_where_every_room_is_in_use_there_is_no_other(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rooms_module, "ROOMS", 2)
-        rooms: Rooms[Listener] = Rooms()
+    def test_where_every_room_is_in_use_there_is_no_other(self) -> None:
+        rooms: Rooms[Listener] = Rooms(Limits(rooms=2))
         entered(rooms, "Juan", room="a")
         entered(rooms, "Juan", room="b")
         with pytest.raises(TooManyRooms):
             rooms.enter(Listener(room="c"))
-        rooms.enter(Listener(room="a"))
+        rooms.enter(Listener("María", room="a"))
 
-    def test_rooms_in_which_nothing_was_said_leave_nothing_behind(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rooms_module, "ROOMS", 2)
-        rooms: Rooms[Listener] = Rooms()
+    def test_rooms_in_which_nothing_was_said_leave_nothing_behind(self) -> None:
+        rooms: Rooms[Listener] = Rooms(Limits(rooms=2))
         (juan,) = entered(rooms, "Juan", room="kept")
         post(rooms, juan, "Hola")
         rooms.leave(juan)

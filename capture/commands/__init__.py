@@ -1,0 +1,1 @@
+"""The commands of `python -m capture`, one module for each group; `capture.command` joins them."""
