@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
+from ctypes.util import find_library
 from pathlib import Path
 
 if not __package__:  # started by its path: kit is in the folder above
@@ -113,8 +114,10 @@ def main(arguments: list[str]) -> int:
             for line in frames(packet):
                 say(line)
 
+    # With libpcap the kernel picks the packets; else all of the loopback's come here, and of very many some get lost.
+    wanted = f"tcp port {port}" if find_library("pcap") else None
     try:
-        sniff(iface=conf.loopback_name, prn=arrived, store=False, started_callback=begun)
+        sniff(iface=conf.loopback_name, filter=wanted, prn=arrived, store=False, started_callback=begun)
     except (OSError, RuntimeError, Scapy_Exception) as error:
         text = _("Sniffing needs admin rights ({reason}): sudo python3 {file}. python -m capture tap needs none.")
         print(text.format(reason=error, file=sys.argv[0]), file=sys.stderr)
