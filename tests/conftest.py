@@ -9,6 +9,7 @@ WIRELAB_NO_SKIPS  set to 1, a skipped test is a failed one: the machine is said 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 
 os.environ["MINICHAT_LANG"] = "en"  # what the tests read on screens, wherever they run
 os.environ["MPLBACKEND"] = "Agg"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background, and programs under test inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FOLDER = Path(os.environ["CAPTURE_VECTORS"]).resolve() if os.environ.get("CAPTURE_VECTORS") else None
 NO_SKIPS = os.environ.get("WIRELAB_NO_SKIPS") == "1"
