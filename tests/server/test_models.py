@@ -60,13 +60,6 @@ def server(serve: Serve, book: Book) -> Iterator[RunningServer]:
         yield running
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def long_lived(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
-    """One server for many tests: it has to run on after each."""
-    with MODELS[request.param]() as running:
-        yield running
-
-
 class ClientProcess(subprocess.Popen[str]):
     """`python -m client`, with a standard input that stays open. Killed at the end."""
 
@@ -222,10 +215,6 @@ GARBAGE = [b"\xff\xff\xff", b"\x0a\x02\xff\xfe", b"\x0a\xff\xff\xff\xff\x0f", b"
 
 class TestBadInput:
     """Each ends its own call with INVALID_ARGUMENT and one sentence, and nobody else notices."""
-
-    @pytest.fixture
-    def server(self, long_lived: RunningServer) -> RunningServer:
-        return long_lived
 
     @pytest.fixture(autouse=True)
     def _bystander(self, server: RunningServer) -> Iterator[None]:
@@ -760,11 +749,12 @@ class TestSessions:
             tokens = {stub.join().session_token for _ in range(2)}
         assert len(tokens) == 2
         for token in tokens:
-            with Peer(server.address, token=token).inside():
-                pass
+            with Peer(server.address, token=token).inside() as juan:
+                juan.leave()
+                assert juan.status()[0] is OK
 
-    def test_off_nobody_asks(self, long_lived: RunningServer) -> None:
-        with Peer(long_lived.address, token="made-up").inside():
+    def test_off_nobody_asks(self, serve: Serve) -> None:
+        with serve() as server, Peer(server.address, token="made-up").inside():
             pass
 
 
