@@ -103,10 +103,7 @@ class TestHealth:
         _places(monkeypatch, 1)
         with serve() as server, Asker(server.address) as asker:
             for _number in range(3):
-                watch = asker.watch()
-                assert next(watch).status == SERVING
-                watch.cancel()
-                _until(lambda: _admitted(asker))
+                _watching(asker).cancel()
 
 
 class TestReflection:
@@ -219,19 +216,13 @@ def _places(monkeypatch: pytest.MonkeyPatch, places: int) -> None:
         monkeypatch.setattr(model.__init__, "__defaults__", (places,))
 
 
-def _admitted(asker: Asker) -> bool:
-    watch = asker.watch()
-    try:
-        next(watch)
-    except grpc.RpcError:
-        return False
-    watch.cancel()
-    return True
-
-
-def _until(wanted: Callable[[], bool]) -> None:
-    """Asks again and again; each question waits for an answer of the server."""
+def _watching(asker: Asker) -> Any:
+    """A watch for which there was a place: asks again and again, and each question waits for the server's answer."""
     for _number in range(1_000):
-        if wanted():
-            return
-    raise AssertionError("it never came about")
+        watch = asker.watch()
+        try:
+            assert next(watch).status == SERVING
+        except grpc.RpcError:
+            continue
+        return watch
+    raise AssertionError("no place became free")
