@@ -7,14 +7,16 @@ dropped, and one that has gathered enough evidence, or gathered some and ends ex
 Of several, the one that begins first is taken: it holds the most frames.
 
 Evidence: 1 for a header that is merely possible, 2 for one that is hard to meet by chance (a control frame of fixed
-shape, a DATA frame that begins with a length-prefixed message, a HEADERS frame whose block begins like one).
+shape, a DATA frame that begins with a length-prefixed message, a HEADERS frame whose block begins like one). A chain
+begins with a strong header, with any that stands where a segment or the search begins, or with that of a long DATA
+frame: in the middle of a large transfer there is nothing else. That one counts only by what it leads to.
 """
 
 from __future__ import annotations
 
 import re
 
-from capture.events import FLAGS, FRAME_HEADER_LENGTH, FrameType
+from capture.events import END_HEADERS, FLAGS, FRAME_HEADER_LENGTH, PADDED, PRIORITY_FLAG, FrameType
 
 ENOUGH, ENOUGH_AT_END = 6, 2
 """Evidence at which a chain is believed wherever it ends, and where it ends with a segment (senders flush whole
@@ -31,7 +33,11 @@ MAX_CANDIDATES = 256
 _NOT_ON_STREAM_0 = {0, 1, 2, 3, 5, 9}
 _ONLY_ON_STREAM_0 = {4, 6, 7, 0xC, 0x10}
 _FIXED_LENGTH = {2: 5, 3: 4, 6: 8, 8: 4}
-_TELLING = 5
+_LONG = 256
+"""Octets of a DATA frame that may begin a chain without being strong. Numbers of a few octets each, in rows, often look
+like the headers of short ones."""
+_NAME_BEGINS = frozenset(b"abcdefghijklmnopqrstuvwxyz:")
+_TELLING = 9
 """Octets of a payload that `evidence` looks at."""
 _FLAG_MASK = {int(t): sum(FLAGS.get(t, ())) for t in FrameType}
 
@@ -63,11 +69,12 @@ def evidence(octets: bytes | bytearray, at: int) -> int:
     if type_code == FrameType.SETTINGS:
         if length % 6 or (flags and length) or length > 6 * 64:
             return 0
-        return 2 if flags or not length or octets[at + 9 : at + 10] in (b"", b"\0") else 0
+        setting = octets[at + 9 : at + 11] if length else b""
+        return 2 if setting[:1] in (b"", b"\0") and setting != b"\0\0" else 0
     if type_code == FrameType.GOAWAY:
         return 2 if 8 <= length < 1 << 14 else 0
-    first = octets[at + 9 : at + 14]
     if type_code == FrameType.DATA:
+        first = octets[at + 9 : at + 14]
         if not length:
             return 1 if flags == 1 else 0  # an empty DATA frame only ever ends a stream
         is_message = len(first) == 5 and first[0] <= 1 and int.from_bytes(first[1:]) == length - 5 and not flags & 8
@@ -75,9 +82,24 @@ def evidence(octets: bytes | bytearray, at: int) -> int:
     if type_code == FrameType.HEADERS:
         if not 0 < length < 1 << 17:
             return 0
-        # Request and response headers begin with a pseudo-header field of the static table, trailers with grpc-status.
-        return 2 if not flags & 0x28 and first[:1] and first[0] > 0x1F and first[0] != 0x80 else 1
+        before = bool(flags & PADDED) + 5 * bool(flags & PRIORITY_FLAG)
+        padding = octets[at + 9] if flags & PADDED and len(octets) > at + 9 else 0
+        if length < before + padding:
+            return 0
+        # A block that goes on fills its frame. A short DATA frame that ends its stream, read from its second octet on,
+        # looks like HEADERS that go on.
+        is_usual = (length <= 1 << 14 if flags & END_HEADERS else length == 1 << 14) and stream_id < 1 << 24
+        return 2 if is_usual and _begins_block(octets[at + 9 + before : at + 12 + before]) else 1
     return 1
+
+
+def _begins_block(first: bytes | bytearray) -> bool:
+    """Whether a field block may begin with these three octets, as they usually do: request and response headers with a
+    pseudo-header field of the static table, trailers with grpc-status, or a field of whose name the length and the
+    first character are here (RFC 7541 §6.2.2)."""
+    if len(first) < 3 or first[0] & 0xEF:
+        return bool(first) and first[0] > 0x1F and first[0] != 0x80
+    return first[1] > 0x80 or (0 < first[1] < 0x80 and first[2] in _NAME_BEGINS)
 
 
 def is_odd(octets: bytes | bytearray, at: int) -> bool:
@@ -94,13 +116,26 @@ def is_odd(octets: bytes | bytearray, at: int) -> bool:
     return bool(evidence(plain, 0)) or (type_code == FrameType.DATA and not length and any(plain[5:9]))
 
 
+def _is_long(octets: bytes | bytearray, at: int) -> bool:
+    """Whether a header that is weak evidence, and stands anywhere, may begin a chain: that of a long DATA frame without
+    padding, of a stream such as there are."""
+    return (
+        octets[at + 3] == FrameType.DATA
+        and not (octets[at + 4] & PADDED or octets[at + 5])
+        and (int.from_bytes(octets[at : at + 3]) >= _LONG)
+    )
+
+
 class Chain:
     """A position that may begin a frame, and what followed from it."""
 
-    __slots__ = ("evidence", "next", "start")
+    __slots__ = ("evidence", "is_doubtful", "last", "next", "start")
 
-    def __init__(self, start: int) -> None:
-        self.start, self.next, self.evidence = start, start, 0
+    def __init__(self, start: int, is_doubtful: bool) -> None:
+        self.start = self.last = self.next = start
+        self.evidence = -1 if is_doubtful else 0
+        self.is_doubtful = is_doubtful
+        """Its weak headers count only if they are those of long DATA frames, and the first of them against it."""
 
 
 class BoundarySearch:
@@ -153,26 +188,32 @@ class BoundarySearch:
             start = self.offset + match.start()
             if start > last:
                 break
-            # The first header of a chain must be strong, or stand where a segment or the search begins.
             found = evidence(self.octets, match.start())
-            if found == 2 or (found == 1 and start in (self._segment, self._first)):
-                self._chains.append(Chain(start))
+            is_doubtful = found == 1 and start not in (self._segment, self._first)
+            if found and (not is_doubtful or _is_long(self.octets, match.start())):
+                self._chains.append(Chain(start, is_doubtful))
                 del self._chains[:-MAX_CANDIDATES]
         # A header says more with the first octets of its payload: those at the end are looked at again.
         self._scanned = max(self._scanned, last + 1 - _TELLING)
         self._follow()
-        for chain in self._chains:
-            if chain.evidence >= enough or (chain.evidence >= enough_at_end and chain.next == self.end):
-                return chain.start
-        return None
+        return min(
+            (
+                chain.start
+                for chain in self._chains
+                if chain.start < chain.next
+                and (chain.evidence >= enough or (chain.evidence >= enough_at_end and chain.next == self.end))
+            ),
+            default=None,
+        )
 
     def trim(self, keep: int) -> None:
-        """Lets go what no chain needs, but for the last `keep` octets."""
-        needed = min(self._chains[0].start if self._chains else self.end, self.end - keep)
-        while self.end - needed > MAX_SEARCHED:
-            if self._chains:
-                del self._chains[0]
-            needed = min(self._chains[0].start if self._chains else self.end, self.end - keep)
+        """Lets go what no chain needs, but for the last `keep` octets. A chain that needs too many goes on from its
+        newest header, or the one that it waits for."""
+        for chain in self._chains:
+            if self.end - chain.start > MAX_SEARCHED:
+                is_near = self.end - chain.last <= MAX_SEARCHED
+                chain.start, chain.is_doubtful = chain.last if is_near else chain.next, False
+        needed = min([self.end - keep, *(chain.start for chain in self._chains)])
         if needed > self.offset:
             del self.octets[: needed - self.offset]
             self.offset = needed
@@ -204,6 +245,7 @@ class BoundarySearch:
                     elif stop != len(self.octets):
                         alive.append(chain)
                         break
-                chain.evidence += found
-                chain.next += FRAME_HEADER_LENGTH + length
+                if found == 2 or not chain.is_doubtful or (chain.next > chain.start and _is_long(self.octets, at)):
+                    chain.evidence += found
+                chain.last, chain.next = chain.next, chain.next + FRAME_HEADER_LENGTH + length
         self._chains = alive

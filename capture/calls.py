@@ -60,7 +60,7 @@ class _Call:
         self.begun = False
         """Whether its request headers were seen."""
         self.responded = False
-        """Whether response headers or DATA were seen."""
+        """Whether response headers or DATA were seen, or may be missing."""
         self.path: str | None = None
         self.is_grpc: bool | None = None
         self.http_status: int | None = None
@@ -119,6 +119,9 @@ class Calls:
                 known = self._connections.get(event.connection.number)
                 if known is not None and event.frames_lost:
                     known.blocks.lose(event.direction)
+                    if event.direction == SERVER:
+                        for _stream_id, call in known.streams.living():
+                            call.responded = True
             elif type(event) is ConnectionEnd:
                 self._connection_end(event)
         return out
@@ -191,6 +194,8 @@ class Calls:
 
     def _response(self, known: _Connection, call: _Call, headers: Headers, time_ns: int) -> None:
         status = headers.text(":status")
+        if status is not None and status.startswith("1") and not headers.end_stream:
+            return  # 1xx only announces the response (RFC 9113 §8.1)
         if status is not None and status.isascii() and status.isdigit():
             call.http_status = int(status)
         if not headers.end_stream:

@@ -56,6 +56,8 @@ DOUBTS = 8
 
 _REQUEST_FIELDS = {":method", ":path", ":scheme", ":authority"}
 _RESPONSE_FIELDS = {":status", "grpc-status"}
+_FROM_SERVERS = {FrameType.PUSH_PROMISE, FrameType.ALTSVC, FrameType.ORIGIN}
+"""RFC 9113 §8.4, RFC 7838 §4, RFC 8336 §2."""
 
 
 class Options:
@@ -148,12 +150,14 @@ class Conversation:
         octets = EVENT_OVERHEAD
         if type(event) is FrameEvent:
             octets += event.length
+            sender = self.sides[0] if self.direction_of(self.sides[0]) == event.direction else self.sides[1]
+            if event.type_code in _FROM_SERVERS:  # before any section: that of a promise has request fields
+                return self.set_client(sender.peer)
             if event.section is not None:
                 names = {name for name, _ in event.section.fields if isinstance(name, str)}
-                sender = self.sides[0] if self.direction_of(self.sides[0]) == event.direction else self.sides[1]
-                if names & _REQUEST_FIELDS and event.type_code != FrameType.PUSH_PROMISE:
+                if names & _REQUEST_FIELDS:
                     return self.set_client(sender)
-                if names & _RESPONSE_FIELDS or event.type_code == FrameType.PUSH_PROMISE:
+                if names & _RESPONSE_FIELDS:
                     return self.set_client(sender.peer)
         self._held_octets += octets
         self.options.kept += octets
@@ -320,10 +324,19 @@ class Side:
 
     def settle(self) -> None:
         """Nothing more comes to this search: less evidence must do."""
-        if self.is_searching and self.pieces and (self._late or self._is_alone or self.conversation.is_expected):
-            start = self._search.find(1 if self.conversation.is_expected else 2, 1)
-            if start is not None:
-                self.begin(start)
+        if not (self.is_searching and self.pieces):
+            return
+        search = self._search
+        # A server may have spoken before the client's preface came, if it came.
+        is_first = not self._late and search.offset == 0 and _is_settings(search.octets, 0)
+        if is_first:
+            start: int | None = 0
+        elif self._late or self._is_alone or self.conversation.is_expected:
+            start = search.find(1 if self.conversation.is_expected else 2, 1)
+        else:
+            start = search.find(ENOUGH, ENOUGH)
+        if start is not None:
+            self.begin(start, certain=is_first)
 
     def close(self, packet: int, time_ns: int) -> None:
         """The direction ends here. What is kept is kept until the other direction says what it is."""
@@ -380,6 +393,8 @@ class Side:
         if conversation.is_expected or self._late or self._is_alone:
             if len(octets) < FRAME_HEADER_LENGTH and search.offset == self._began:
                 return self._wait(True)
+            if conversation.is_expected and is_beginning and _is_settings(octets, 0):
+                return self.begin(0, certain=True)
             is_first = len(self.pieces) == 1 or len(octets) - new < FRAME_HEADER_LENGTH
             if conversation.is_expected and is_first and search.may_begin(self._began):
                 return self.begin(self._began, certain=is_beginning)

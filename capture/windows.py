@@ -110,7 +110,8 @@ class _Stream:
 
 
 class _Connection:
-    __slots__ = ("certain", "closed", "findings", "initial", "pending", "record", "seen", "side", "streams", "windows")
+    __slots__ = ("certain", "closed", "findings", "initial", "pending", "record", "seen", "side", "streams", "torn",
+                 "windows")  # fmt: skip
 
     def __init__(self, record: Connection, room: Room) -> None:
         self.record = record
@@ -123,6 +124,8 @@ class _Connection:
         are silent, None where their octets are missing."""
         self.seen = [False, False]
         """By direction: whether a frame was seen."""
+        self.torn: tuple[set[Direction], set[Direction]] = (set(), set())
+        """By direction of DATA: the directions that had gaps since its initial value was last learnt."""
         self.findings: Source[WindowSample | Problem] = Source()
         """What the last frames, all of one side, brought: it is certain with the next frame of the other."""
         self.side: Direction | None = None
@@ -327,8 +330,10 @@ class Windows:
         if value is None or before is None:
             known.initial_unknown(direction)
             known.initial[direction] = value
+            known.torn[direction].clear()
             return
         known.initial[direction] = value
+        known.torn[direction].clear()
         if value != before:
             for stream_id, stream in known.streams.living():
                 window = stream.windows[direction]
@@ -336,10 +341,15 @@ class Windows:
                     self._change(event, known, direction, stream_id, window, window.octets + value - before)
 
     def _gap(self, gap: Gap) -> None:
-        """DATA of that direction may be missing, and updates for the other one. The initial values in force stay known:
-        a change would need SETTINGS one way and an ACK the other, and an ACK to no SETTINGS is noticed."""
+        """DATA of that direction may be missing, and updates for the other one. The initial values in force stay known
+        until there are gaps in both: a change needs SETTINGS one way and an ACK the other, and an ACK to no SETTINGS is
+        noticed."""
         known = self._connection(gap.connection)
         known.forget()
+        for direction in Direction:
+            known.torn[direction].add(gap.direction)
+            if len(known.torn[direction]) == len(Direction):
+                known.initial[direction] = None
         if not all(known.seen):
             known.start_unknown()
         if known.pending[gap.direction]:

@@ -65,6 +65,11 @@ def search(*segments: bytes, offset: int = 0, known: bool = False) -> int | None
         goaway(1, 2, b"bye"),
         headers(1, GET),
         headers(3, b"\xbe", flags=5),
+        headers(1, b"\x80\0\0\0\x10" + GET, flags=0x24),
+        headers(1, b"\2\0\0\0\0\x10" + GET + b"\0\0", flags=0x2C),
+        headers(1, b"\0\3x-t\1v", flags=5),
+        headers(1, b"\x10\x83abc\1v", flags=5),
+        headers(1, b"\x82" * 16_384, flags=0),
         data(1, message(b"hello")),
     ],
 )
@@ -79,7 +84,11 @@ def test_a_frame_of_fixed_shape_is_strong_evidence(octets: bytes) -> None:
         data(1, b"hello"),
         data(1, b"", flags=1),
         data(1, b"\0hello", flags=8),
-        headers(1, b"\0\0\0\0\x10" + GET, flags=0x24),
+        headers(1, b"\0\0\0\0\x10" + b"\0\1A\1b", flags=0x24),
+        headers(1 << 24, GET),
+        headers(1, GET + b"\x82" * 16_384),
+        headers(1, GET, flags=0),
+        data(1, b"pushed", flags=1)[1:] + bytes(2000),
         continuation(1, GET),
         frame(5, 4, 1, b"\0\0\0\2" + GET),
         frame(0xA, 0, 0, b"\0\0x"),
@@ -101,9 +110,12 @@ def test_a_frame_of_any_content_is_weak_evidence(octets: bytes) -> None:
         frame(6, 0, 0, b"1234567"),
         frame(4, 0, 0, b"12345"),
         frame(4, 1, 0, b"123456"),
+        settings((0, 5)),
         window_update(0, 0),
         goaway()[:3] + b"\7\1" + goaway()[5:],
         b"\x7f" + data(1, b"x")[1:],
+        headers(1, b"\0\0\0\0", flags=0x24),
+        headers(1, b"\4" + GET, flags=0xC),
     ],
 )
 def test_what_breaks_a_rule_is_no_evidence(octets: bytes) -> None:
@@ -124,6 +136,33 @@ def test_less_is_enough_where_a_segment_ends() -> None:
     assert search(b"junk" + data(1, b"weak")) is None, "a weak frame is none in the middle of a segment"
     assert search(data(1, b"weak"), known=True) == 0, "but where one begins"
     assert search(data(1, b"weak")) is None
+
+
+def test_a_start_inside_a_large_transfer_finds_its_next_frame() -> None:
+    """Nothing but DATA frames that are pieces of one message, none at the beginning of a segment."""
+    rnd = random.Random(3)
+    frames = [data(1, rnd.randbytes(length)) for length in (16_384, 16_384, 5_000, 16_384, 16_384)]
+    octets = b"".join(frames)[7_000:]
+    segments = [octets[at : at + 9_000] for at in range(0, len(octets), 9_000)]
+    assert search(*segments, known=True) == 16_393 - 7_000
+    alone = b"junk" + data(1, rnd.randbytes(1_000))
+    assert search(alone, known=True) is None, "one of them alone is nothing"
+    assert search(alone, ping(), known=True) == 4
+    assert search(b"junk" + data(1, rnd.randbytes(100)), ping(), known=True) == 4 + 109, "short ones are too likely"
+
+
+def test_a_chain_goes_on_behind_a_frame_that_is_too_long_to_be_kept() -> None:
+    rnd = random.Random(4)
+    octets = b"junk" + b"".join(data(1, rnd.randbytes(700_000)) for _ in range(4))
+    searching = BoundarySearch(0)
+    for at in range(0, len(octets), 50_000):
+        searching.append(octets[at : at + 50_000])
+        start = searching.find(*ACQUAINTANCE)
+        if start is not None:
+            break
+        searching.trim(24)
+    assert start == 4 + 3 * 700_009
+    assert searching.offset <= start, "its octets are still there"
 
 
 def test_the_first_of_several_boundaries_is_taken() -> None:
@@ -243,7 +282,7 @@ def test_chains_are_few_and_meet() -> None:
 
 @pytest.mark.parametrize("kind", ["many chains", "one long chain after many starts", "all headers"])
 def test_octets_made_to_mislead_take_bounded_time(kind: str) -> None:
-    small = settings()
+    small = SETTINGS_ACK
     octets = {
         "many chains": b"".join((50_000 - 9 * i).to_bytes(3) + b"\x01\x04\0\0\0\x01" for i in range(5000)),
         "one long chain after many starts": b"".join(

@@ -198,6 +198,28 @@ def test_what_is_unknown_of_trailers_stays_unknown() -> None:
     assert (call.status, call.status_message, call.end) == (None, None, "trailers")
 
 
+def test_trailers_of_unknown_fields_behind_a_gap_that_may_hold_the_response_are_no_trailers_only() -> None:
+    talk = Talk()
+    talk.request(1)
+    talk.gap(SERVER)
+    talk.trailers(1, None, {Unknown("?-1"): Unknown("?-1")})
+    talk.request(3)
+    talk.headers(SERVER, 3, [(Unknown("?-2"), "200"), (Unknown("?-1"), Unknown("?-1"))], end=True)
+    assert [(call.stream_id, call.end) for call in run(talk.events)] == [(1, "trailers"), (3, "trailers_only")]
+
+
+def test_an_informational_response_is_not_the_response() -> None:
+    talk = Talk()
+    talk.request(1)
+    talk.headers(SERVER, 1, [(":status", "103"), ("link", "</style.css>; rel=preload")])
+    talk.request(3)
+    talk.headers(SERVER, 3, [(":status", "100")])
+    talk.trailers_only(3, "12")
+    calls = {call.stream_id: call for call in run(talk.events)}
+    assert (calls[1].http_status, calls[1].end) == (None, "open")
+    assert (calls[3].http_status, calls[3].end) == (200, "trailers_only")
+
+
 def test_a_lone_reset_or_window_update_makes_no_call() -> None:
     talk = Talk(whole=False)
     talk.reset(SERVER, 7)

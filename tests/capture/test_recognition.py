@@ -202,6 +202,31 @@ def test_a_first_frame_that_cannot_be_one_is_not_tried_again() -> None:
     ]
 
 
+def test_a_server_that_spoke_first_is_read_though_the_preface_is_lost() -> None:
+    talk = Tape().talk().shake().send(DOWN, settings((3, 100)) + ping()[:5]).skip(DOWN, 12).skip(UP, 24 + 9)
+    talk.send(UP, headers(1, GET, flags=5)).send(DOWN, headers(1, OK) + data(1, message(b"hello"), flags=1))
+    talk.fin(UP).fin(DOWN)
+    events = events_of(talk.tape.packets)
+    assert seen(events) == [
+        *laid_out(DOWN, 0, settings((3, 100))),
+        *laid_out(UP, 33, headers(1, GET, flags=5)),
+        *laid_out(DOWN, 15 + 17, headers(1, OK), data(1, message(b"hello"), flags=1)),
+    ]
+
+
+def test_a_server_behind_a_tunnel_is_read_though_the_preface_is_lost() -> None:
+    talk = Tape().talk().shake()
+    answers = b"HTTP/1.1 200 Connection established\r\n\r\n" + SWITCHING
+    talk.send(UP, b"CONNECT chat:50051 HTTP/1.1\r\n\r\n").send(DOWN, answers).send(UP, UPGRADE).skip(UP, 24 + 9)
+    down = (settings((3, 100)), SETTINGS_ACK, headers(1, OK), data(1, message(b"hello"), flags=1))
+    talk.send(DOWN, b"".join(down)).skip(DOWN, 17).send(DOWN, ping())
+    talk.fin(DOWN).send(UP, headers(3, GET, flags=5)).fin(UP)
+    events = events_of(talk.tape.packets)
+    start = len(answers) + sum(map(len, down)) + 17
+    expected = [*laid_out(DOWN, len(answers), *down), (DOWN, start, ping())]
+    assert [one for one in seen(events) if one[0] == DOWN] == expected
+
+
 def test_an_answer_in_http_1_1_is_told() -> None:
     answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
     talk = Tape().talk().shake().send(UP, PREFACE + settings()).send(DOWN, answer).fin(DOWN)
@@ -353,6 +378,9 @@ EVIDENCE: dict[str, Callable[[Talk], object]] = {
     "response": lambda talk: talk.send(DOWN, headers(1, OK)),
     "trailers": lambda talk: talk.send(DOWN, headers(1, Encoder().encode(TRAILERS), flags=5)),
     "promise": lambda talk: talk.send(DOWN, frame(5, 4, 1, struct.pack(">I", 2) + GET)),
+    "promise that goes on": lambda talk: talk.send(DOWN, frame(5, 0, 1, struct.pack(">I", 2)) + frame(9, 4, 1, GET)),
+    "alternative service": lambda talk: talk.send(DOWN, frame(0xA, 0, 1, b'\0\0h3=":443"')),
+    "origin": lambda talk: talk.send(DOWN, frame(0xC, 0, 0, b"\0\5https")),
 }
 
 
@@ -366,7 +394,7 @@ def test_fields_tell_who_is_the_client(kind: str, ends: tuple[Address, int]) -> 
     talk.send(DOWN, ping(flags=1)).send(UP, ping(flags=1))
     for ports in ((), (port,), (client.port,)):
         events = events_of(talk.tape.packets, ports=ports)
-        assert len(frames_of(events)) == 7
+        assert len(frames_of(events)) == 7 + kind.endswith("goes on")
         assert {one.connection.client for one in frames_of(events)} == {f"{client.ip}:{client.port}"}
         third = UP if kind.startswith("request") else DOWN
         by_packet = {one.packet: int(one.direction) for one in frames_of(events)}

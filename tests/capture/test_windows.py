@@ -345,6 +345,25 @@ def test_an_acknowledgement_that_a_gap_may_hold_leaves_the_initial_window_unknow
     assert run(talk.events) == []
 
 
+def test_gaps_of_both_directions_may_hold_settings_and_their_acknowledgement() -> None:
+    for first in (CLIENT, SERVER):
+        talk = begun(server_window=1000)
+        talk.gap(first)
+        talk.request(3)
+        talk.data(CLIENT, 3, b"x")
+        talk.ping(SERVER, bytes(8))
+        talk.gap(Direction(1 - first))
+        talk.request(5)
+        talk.data(CLIENT, 5, b"x")
+        assert [(stream, octets) for _, stream, octets, _ in run(talk.events) if stream] == [(3, 999)]
+        talk.settings(SERVER, {Setting.INITIAL_WINDOW_SIZE: 500})
+        talk.settings(CLIENT, ack=True)
+        talk.gap(first)
+        talk.request(7)
+        talk.data(CLIENT, 7, b"x")
+        assert [(stream, octets) for _, stream, octets, _ in run(talk.events) if stream] == [(3, 999), (7, 499)]
+
+
 def test_a_gap_within_one_frame_costs_only_what_that_frame_said() -> None:
     talk = begun()
     talk.request(1)
