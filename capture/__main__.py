@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
-from kit.bootstrap import reexecute
+from kit.bootstrap import ctrl_c_ends_at_once, reexecute
 
+ctrl_c_ends_at_once()
 reexecute()
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # grpc-core would add lines of its own to ours on standard error
 

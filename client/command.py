@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
+import unicodedata
 from typing import Any
 
 from client import scripted, security
 from kit.certificates import problem_with_authorities
-from kit.options import Parser, port_number
+from kit.options import Parser, file_path, port_number, written_file
 from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room, problem_with_room_secret, problem_with_user
 from kit.truth import Truth
 from kit.words import _, language_from, use_utf8
@@ -25,6 +25,8 @@ def main(arguments: list[str]) -> int:
     language_from(arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
+    # Letters with their accents apart (NFD) look the same to who gives them, and are another name to the server.
+    options.user, options.room = (unicodedata.normalize("NFC", text) for text in (options.user, options.room))
     room = options.room.removeprefix("#")
     problem = (
         problem_with_user(options.user) or problem_with_room(room) or problem_with_room_secret(options.room_secret)
@@ -72,6 +74,7 @@ def _parser() -> Parser:
     )
     parser.add_argument(
         "--truth",
+        type=written_file,
         metavar=_("FILE"),
         help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
             command="python -m capture score"
@@ -85,7 +88,7 @@ def _parser() -> Parser:
     )
     entry.add_argument(
         "--ca",
-        type=Path,
+        type=file_path,
         metavar=_("FILE"),
         help=_("speak TLS, and trust a server whose certificate is signed by who is in this PEM file"),
     )

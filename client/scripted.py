@@ -6,7 +6,9 @@ What is heard goes to standard output, one line each; what goes wrong to standar
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -53,8 +55,9 @@ def run(server: str, user: str, room: str, source: int | None, **how: Any) -> in
     # Not joined: when the session ends first (refused), it may be waiting for a line that never comes.
     threading.Thread(target=send, name="standard input", daemon=True).start()
     try:
-        while not session.join(1):  # on Windows Ctrl-C does not end a wait, it is seen only between two
-            pass
+        with _interruptible():
+            while not session.join(1):  # on Windows Ctrl-C does not end a wait, it is seen only between two
+                pass
     except KeyboardInterrupt:
         session.leave(deliver=False)
         if not session.join(LEAVE_SECONDS):
@@ -65,6 +68,19 @@ def run(server: str, user: str, room: str, source: int | None, **how: Any) -> in
     ended = session.ended
     assert isinstance(ended, Ended)
     return int(bool(problems) or ended.how is not How.LEFT)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, where it ended the program at once before, and will again."""
+    ends = signal.getsignal(signal.SIGINT) is signal.SIG_DFL
+    if ends:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if ends:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _send(session: Session, source: int) -> str | None:

@@ -19,12 +19,14 @@ the server does not yet know to be lost.
 
 from __future__ import annotations
 
+import math
 import random
 import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -106,7 +108,9 @@ class Session:
         self._ids = secrets.token_urlsafe(6)
         self._headers: tuple[tuple[str, str], ...] = ()
         """With the token that the last Join gave."""
-        self._pace = Pace(PACE * MESSAGES_PER_SECOND)
+        self._rate = MESSAGES_PER_SECOND
+        """Of the server that we came to last."""
+        self._pace = Pace(PACE * self._rate)
 
         # Of the session's thread alone.
         self._epoch: str | None = None
@@ -282,7 +286,7 @@ class Session:
             self._headers = headers = (("authorization", f"Bearer {joined.session_token}"),)
             requests = self._requests(self._visit)
             chat = self._begin(lambda: self._stub.Chat(requests, metadata=headers))
-            self._settle_in(_room_epoch(chat, self.server))
+            self._settle_in(_response_headers(chat, self.server))
             wanted = HistoryRequest(user=self.user, room=self.room, after_sequence=self._last or 0)
             for message in self._begin(lambda: self._stub.History(wanted, metadata=headers, timeout=HISTORY_SECONDS)):
                 self._hear(message, past=True)
@@ -328,8 +332,11 @@ class Session:
                         return
             yield message
 
-    def _settle_in(self, epoch: str | None) -> None:
-        """Compares the room's epoch with the one that we know."""
+    def _settle_in(self, headers: dict[str, str]) -> None:
+        """Compares the room's epoch with the one that we know, and keeps to the pace that the server asks for."""
+        epoch = headers.get("room-epoch")
+        if (rate := _rate(headers.get("message-rate"))) != self._rate:
+            self._rate, self._pace = rate, Pace(PACE * rate)
         if self._epoch is not None and epoch != self._epoch and self._last:
             self._last = 0
             self._tell(Forgotten())
@@ -364,18 +371,26 @@ class Session:
         self._tell(Heard(message, mine, past))
 
 
-def _room_epoch(chat: Any, server: str) -> str | None:
-    """Waits for a Chat call's response headers, which say that its user is subscribed."""
+def _response_headers(chat: Any, server: str) -> dict[str, str]:
+    """Waits for a Chat call's, which say that its user is subscribed."""
     late = threading.Timer(ANSWER_SECONDS, chat.cancel)
     late.daemon = True
     late.start()
-    epoch = dict(chat.initial_metadata()).get("room-epoch")
+    headers = dict(chat.initial_metadata())
     late.cancel()
-    if epoch is not None:
-        return str(epoch)
+    if "room-epoch" in headers:
+        return headers
     over = threading.Event()
     if not chat.add_callback(over.set) or over.wait(STATUS_SECONDS):
         if chat.cancelled():
             raise no_answer(server, ANSWER_SECONDS)
         raise chat
-    return None
+    return headers
+
+
+def _rate(text: str | None) -> float:
+    """Messages per second, as a server says it; without a word, or a sensible one, those that the contract names."""
+    with suppress(ValueError, TypeError):
+        if 0 < (rate := float(text)) < math.inf:  # type: ignore[arg-type]  # None is a TypeError
+            return rate
+    return MESSAGES_PER_SECOND

@@ -23,6 +23,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -118,6 +119,13 @@ def require_python() -> None:
         text = _("The kit needs Python {needed} or newer, and this is {found} ({path}). Get a newer one: {address}")
         needed, found = (".".join(map(str, version)) for version in (OLDEST_PYTHON, sys.version_info[:3]))
         raise SetupError(text.format(needed=needed, found=found, path=sys.executable, address=PYTHON_ADDRESS))
+
+
+def ctrl_c_ends_at_once() -> None:
+    """Until the program has an answer of its own to Ctrl-C, while it loads what it needs, it ends as one does that is
+    not in Python: without a traceback. Where Ctrl-C is ignored (in the background), it still is."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def reexecute() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import NoReturn
 
 from kit.words import N_, _, add_language_option, ngettext
@@ -35,6 +36,25 @@ def port_number(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or int(text) > 65_535:
         raise argparse.ArgumentTypeError(_("a port is a number from 0 to 65535, and this is {text}").format(text=text))
     return int(text)
+
+
+def not_empty(text: str) -> str:
+    """For `type=`: not empty, as it is where a shell's variable is not set."""
+    if not text:
+        raise argparse.ArgumentTypeError(_("a name is asked for, and this is empty"))
+    return text
+
+
+def file_path(text: str) -> Path:
+    """For `type=`: of a file or a folder."""
+    return Path(not_empty(text))
+
+
+def written_file(text: str) -> str:
+    """For `type=`: a file that is written, beside what goes to standard output."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(_("a file is written, not standard output (./- is a file of that name)"))
+    return not_empty(text)
 
 
 def host_port(host: str, port: int) -> str:

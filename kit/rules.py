@@ -6,6 +6,9 @@ None. Lengths are in characters (Unicode code points).
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 from kit.text import has_control_characters
 from kit.words import _
 
@@ -17,6 +20,13 @@ MESSAGE_ID_LENGTH = 128
 """Room for a UUID with something before it."""
 ROOM_SECRET_VARIABLE = "MINICHAT_ROOM_SECRET"
 """Of the environment: where both ends take the room secret from, unless an option says it."""
+_JOINED = "\u0590-\u109f\u1700-\u1cff\u2100-\u2bff\ufe0f\U0001f000-\U0001ffff"
+"""Scripts that joiners and variation selectors give shapes to: those from Hebrew to Burmese, and emoji."""
+_UNSEEN = re.compile(
+    f"(?<![{_JOINED}])[\u200c\u200d\ufe00-\ufe0f]|[\u200c\u200d](?![{_JOINED}])"
+    "|[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0e\uffa0\U000e0100-\U000e01ef]"
+)
+"""Beside those, fillers, blanks, and what only marks places (Unicode's Default_Ignorable_Code_Point)."""
 ROOM_SECRET_LENGTH = 128
 """A sentence, or far more octets in hexadecimal than can be guessed."""
 
@@ -31,7 +41,16 @@ def problem_with_user(user: str) -> str | None:
         return _("The user's name holds a control character; none are allowed.")
     if user != user.strip():
         return _("The user's name begins or ends with a space; neither is allowed.")
+    if user != as_seen(user):
+        return _("The user's name holds what nobody sees, and so would look like another name.")
     return None
+
+
+def as_seen(name: str) -> str:
+    """The name without what makes two names differ that look the same: accents that stand apart from their letters
+    (NFD), spaces of other kinds, and characters without a shape of their own. What has a shape, and looks like another
+    alphabet's letter, is left as it is."""
+    return _UNSEEN.sub("", unicodedata.normalize("NFC", " ".join(name.split())))
 
 
 def problem_with_room(room: str) -> str | None:

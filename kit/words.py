@@ -74,7 +74,11 @@ def language_from(arguments: list[str]) -> str:
 
 
 def use_utf8() -> None:
-    """Makes ✓ and ñ printable wherever output goes: a redirected Windows console is cp1252 otherwise."""
+    """Makes ✓ and ñ printable wherever output goes: a redirected Windows console is cp1252 otherwise. A stream that is
+    closed from the start leads nowhere, so that nobody need ask, and no other file gets its number."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as the program runs
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

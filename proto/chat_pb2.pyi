@@ -41,9 +41,13 @@ class JoinRequest(_message.Message):
     ROOM_FIELD_NUMBER: _builtins.int
     ROOM_SECRET_FIELD_NUMBER: _builtins.int
     user: _builtins.str
-    """Who joins: 1 to 32 characters, no control characters, no space at either end."""
+    """Who joins: 1 to 32 characters, in Unicode's composed form (NFC), no control characters and no others that nobody
+    sees, no space at either end.
+    """
     room: _builtins.str
-    """Which room: likewise, and without the '#' that people write before it."""
+    """Which room: 1 to 32 characters, no control characters, no space at either end, and without the '#' that people
+    write before it.
+    """
     room_secret: _builtins.str
     """What a server with --room-secret lets nobody in without (PERMISSION_DENIED). Others ignore it. At most 128
     characters, no control characters.

@@ -88,7 +88,8 @@ class ChatServiceServicer:
         stops, or lost its store: come back).
 
         The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
-        value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
+        value after a return says that the server has forgotten the room, and that numbers begin at 1 again. Where a member
+        may send another number of messages per second than 1,000, they carry that, too, as `message-rate`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,8 @@ class ChatServiceStub:
     stops, or lost its store: come back).
 
     The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
-    value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
+    value after a return says that the server has forgotten the room, and that numbers begin at 1 again. Where a member
+    may send another number of messages per second than 1,000, they carry that, too, as `message-rate`.
     """
 
 @_typing.type_check_only
@@ -104,7 +105,8 @@ class ChatServiceAsyncStub(ChatServiceStub):
     stops, or lost its store: come back).
 
     The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
-    value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
+    value after a return says that the server has forgotten the room, and that numbers begin at 1 again. Where a member
+    may send another number of messages per second than 1,000, they carry that, too, as `message-rate`.
     """
 
 class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -151,7 +153,8 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         stops, or lost its store: come back).
 
         The response headers carry `room-epoch`: text that stays the same as long as the room's numbering goes on. Another
-        value after a return says that the server has forgotten the room, and that numbers begin at 1 again.
+        value after a return says that the server has forgotten the room, and that numbers begin at 1 again. Where a member
+        may send another number of messages per second than 1,000, they carry that, too, as `message-rate`.
         """
 
 def add_ChatServiceServicer_to_server(servicer: ChatServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -43,6 +43,7 @@ from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinReply, JoinRequest
 from server import contract, listening, standard
 from server.admission import Admission
 from server.contract import GONE, LEFT, Caller, Refusal, caller, refuse_first, refuse_later, refuse_names
+from server.deadlines import AsyncRequestInTime, abort
 from server.limits import CUT_SECONDS, PACE, Limits
 from server.listening import KEEPALIVE_SECONDS, STOP_SECONDS
 from server.log import Log
@@ -142,7 +143,7 @@ class Call:
 
     async def _abort(self, ending: Refusal) -> None:
         await self._leave(ending)
-        await _abort(self._context, ending)
+        await abort(self._context, ending)
 
     def _go_on(self) -> None:
         for waiter in (self._wake, self._paced):
@@ -213,7 +214,8 @@ class Call:
             return False
         self._announced = True
         self._service.log.joined(self.user, self.room, unquote(self._context.peer()))
-        await self._context.send_initial_metadata((("room-epoch", epoch),))
+        headers = contract.response_headers(epoch, self._service.limits.rate)
+        await self._context.send_initial_metadata(headers)
         return True
 
     async def _write(self) -> None:
@@ -310,12 +312,6 @@ class Call:
             self._loop.call_later(left, self._look_whether_idle)
 
 
-async def _abort(context: Context, ending: Refusal) -> None:
-    """Ends a call from any task. Returns when the client has the status, or has gone."""
-    with suppress(aio.BaseError):
-        await context.abort(*ending)
-
-
 class ChatService:
     """minichat.v1.ChatService on asyncio."""
 
@@ -370,7 +366,7 @@ class ChatService:
 
         def too_late() -> None:
             ending = contract.history_not_read(self.limits.history)
-            aborting.append(asyncio.ensure_future(_abort(context, ending)))
+            aborting.append(asyncio.ensure_future(abort(context, ending)))
 
         timer = asyncio.get_running_loop().call_later(self.limits.history, too_late)
         try:
@@ -482,7 +478,8 @@ class RunningServer:
 
     async def _serve_from(self, store: Store[Call], port: int, started: Future[int]) -> None:
         service = ChatService(store, Sessions(await store.key()), **self._service)
-        server = aio.server(interceptors=self._watching, options=self._options)
+        in_time = AsyncRequestInTime(service.limits.first_message)
+        server = aio.server(interceptors=[*self._watching, in_time], options=self._options)
         others = standard.Tasks()
         # Registered methods have a queue each in grpc-core: a Join does not wait behind 2,000 Chats that came before.
         server.add_registered_method_handlers(contract.SERVICE, contract.methods(service))

@@ -23,7 +23,7 @@ from kit.certificates import (
     problem_with_choice,
     problem_with_pair,
 )
-from kit.options import Parser, host_port, port_number
+from kit.options import Parser, file_path, host_port, not_empty, port_number, written_file
 from kit.output import Output, Queued
 from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room_secret
 from kit.truth import Truth
@@ -232,6 +232,7 @@ def _parser() -> Parser:
     )
     logs.add_argument(
         "--truth",
+        type=written_file,
         metavar=_("FILE"),
         help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
             command="python -m capture score"
@@ -243,6 +244,7 @@ def _parser() -> Parser:
 def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--host",
+        type=not_empty,
         default="127.0.0.1",
         metavar=_("ADDRESS"),
         help=_("listen on this address (default: 127.0.0.1, which only this machine reaches; 0.0.0.0 is all)"),
@@ -329,7 +331,7 @@ def _add_chat(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--store",
         type=_store,
-        default=os.environ.get(STORE_VARIABLE, "memory"),
+        default=os.environ.get(STORE_VARIABLE) or "memory",
         metavar="memory|redis://HOST:PORT/N",
         help=_(
             "keep the rooms in this process, or in a Redis, which several servers share (default: memory); an address "
@@ -358,7 +360,7 @@ def _add_entry(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--tls",
-        type=Path,
+        type=file_path,
         nargs="?",
         const=FOLDER,
         metavar=_("FOLDER"),
@@ -369,13 +371,13 @@ def _add_entry(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--tls-cert",
-        type=Path,
+        type=file_path,
         metavar=_("FILE"),
         help=_("encrypt, with the certificate (and its chain) in this PEM file"),
     )
     group.add_argument(
         "--tls-key",
-        type=Path,
+        type=file_path,
         metavar=_("FILE"),
         help=_("the certificate's private key (default: it is in the same file)"),
     )

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
+from kit.pace import MESSAGES_PER_SECOND
 from kit.rules import problem_with_message_id, problem_with_room, problem_with_text, problem_with_user
 from kit.words import _, ngettext
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinReply, JoinRequest
@@ -124,6 +125,15 @@ def caller(sessions: Sessions, metadata: Metadata, user: str, room: str) -> Call
     return Caller(holder.session, None)
 
 
+# What Chat's response headers say
+
+
+def response_headers(epoch: str, rate: float | None) -> tuple[tuple[str, str], ...]:
+    """`rate` is the server's limit on messages per second; clients know the one that there is if nothing is set."""
+    headers = (("room-epoch", epoch),)
+    return headers if rate in (None, MESSAGES_PER_SECOND) else (*headers, ("message-rate", f"{rate:g}"))
+
+
 # How calls end
 
 
@@ -194,6 +204,10 @@ def no_first_message(seconds: float) -> Refusal:
 def no_request(seconds: float) -> Refusal:
     text = _("No request came within {seconds:g} seconds.")
     return Refusal(grpc.StatusCode.DEADLINE_EXCEEDED, text.format(seconds=seconds))
+
+
+def no_message() -> Refusal:
+    return Refusal(grpc.StatusCode.INVALID_ARGUMENT, _("This method takes one message, and none came."))
 
 
 def history_not_read(seconds: float) -> Refusal:

@@ -1,22 +1,28 @@
-"""Ending a call of the threaded server from any thread, also one whose peer does not read, or does not send."""
+"""Ending a call whose peer does not do its part, neither reads nor sends: of the threaded server from any thread, of
+the one on asyncio from any task."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import update_wrapper
 from typing import Any
 
 import grpc
+from grpc import aio
 
-from kit.words import _
-from server.contract import Refusal, no_request
+from server.contract import Refusal, no_message, no_request
 
 LATE_SECONDS = 0.1
 """What a call gets for its request that waited for a worker so long that its time is over: one that came with the call
 is there at once."""
+
+
+# Threads
 
 
 def end_at_once(context: grpc.ServicerContext, ending: Refusal) -> None:
@@ -40,9 +46,7 @@ def at_most(seconds: float, context: grpc.ServicerContext, ending: Refusal) -> I
 
 
 class RequestInTime(grpc.ServerInterceptor):
-    """Ends calls of methods that take one request where that does not come: grpcio keeps a worker for each of them
-    until it does, and as many as there are workers would stop the server. Reads it as a stream's first message, because
-    that is how a handler gets to run before it is there; on the wire the two are the same."""
+    """For grpc.server."""
 
     def __init__(self, seconds: float) -> None:
         """From the call's arrival on."""
@@ -61,11 +65,73 @@ class RequestInTime(grpc.ServerInterceptor):
             with at_most(max(over - time.monotonic(), LATE_SECONDS), context, no_request(self._seconds)):
                 request = next(requests, None)
             if request is None:
-                text = _("This method takes one message, and none came.")
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
+                context.abort(*no_message())
             return behaviour(request, context)
 
         update_wrapper(when_it_is_there, behaviour, assigned=())  # its pool, which grpcio looks for there
         responses = "stream" if handler.response_streaming else "unary"
         make = getattr(grpc, f"stream_{responses}_rpc_method_handler")
         return make(when_it_is_there, handler.request_deserializer, handler.response_serializer)
+
+
+# asyncio
+
+
+async def abort(context: aio.ServicerContext[Any, Any], ending: Refusal) -> None:
+    """Ends a call from any task. Returns when the client has the status, or has gone."""
+    with suppress(aio.BaseError):
+        await context.abort(*ending)
+
+
+class AsyncRequestInTime(aio.ServerInterceptor):
+    """As RequestInTime: grpc.aio keeps a call whose request does not come until its connection ends, and never answers
+    one that its client has ended without a request."""
+
+    def __init__(self, seconds: float) -> None:
+        """From the time on at which the call is taken up."""
+        self._seconds = seconds
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(details)
+        if handler is None or handler.request_streaming:
+            return handler
+        if not handler.response_streaming:
+            make, behaviour = grpc.stream_unary_rpc_method_handler, self._answering(handler.unary_unary)
+        elif inspect.isasyncgenfunction(handler.unary_stream):
+            make, behaviour = grpc.stream_stream_rpc_method_handler, self._producing(handler.unary_stream)
+        else:
+            make, behaviour = grpc.stream_stream_rpc_method_handler, self._answering(handler.unary_stream)
+        return make(behaviour, handler.request_deserializer, handler.response_serializer)
+
+    def _answering(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def when_it_is_there(_requests: Any, context: Any) -> Any:
+            return await behaviour(await self._request(context), context)
+
+        return when_it_is_there
+
+    def _producing(self, behaviour: Callable[..., Any]) -> Callable[..., Any]:
+        async def when_it_is_there(_requests: Any, context: Any) -> Any:
+            async for response in behaviour(await self._request(context), context):
+                yield response
+
+        return when_it_is_there
+
+    async def _request(self, context: Any) -> Any:
+        aborting: list[asyncio.Task[None]] = []
+
+        def too_late() -> None:
+            aborting.append(asyncio.ensure_future(abort(context, no_request(self._seconds))))
+
+        timer = asyncio.get_running_loop().call_later(self._seconds, too_late)
+        try:
+            request = await context.read()
+        finally:
+            timer.cancel()
+        if aborting:
+            await aborting[0]
+            await context.write(b"")  # writes nothing, but raises the AbortError with which a handler must end
+        if request is aio.EOF:
+            await context.abort(*no_message())
+        return request

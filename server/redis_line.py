@@ -171,7 +171,8 @@ class Line:
         reply = await question.answer
         if isinstance(reply, ResponseError):
             text = _("The server's store of messages refuses to work ({reason}).")
-            raise StoreLost(text.format(reason=reply))
+            reason = str(reply).partition(" script: ")[0].rstrip(".")  # which of our scripts, and where, helps nobody
+            raise StoreLost(text.format(reason=reason))
         return reply
 
     async def close(self) -> None:

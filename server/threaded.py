@@ -236,7 +236,7 @@ class Call:
         self._service.log.joined(self.user, self.room, unquote(self._context.peer()))
         with self._settling:
             if not self._settled.is_set():
-                self._context.send_initial_metadata((("room-epoch", epoch),))
+                self._context.send_initial_metadata(contract.response_headers(epoch, self._limits.rate))
                 self._settled.set()
         return self._out_q.ending
 

@@ -23,6 +23,7 @@ from capture.commands.common import (
 from capture.output import selection
 from capture.pipeline import Pipeline
 from capture.sources.files import open_capture
+from kit.options import written_file
 from kit.text import visible
 from kit.words import _, ngettext
 
@@ -38,7 +39,7 @@ def add(commands: Any) -> None:
     add_input(parser)
     add_schema(parser)
     name = _("where to (default: {file})").format(file="trace.json")
-    parser.add_argument("-o", "--output", default="trace.json", metavar=_("FILE"), help=name)
+    parser.add_argument("-o", "--output", type=written_file, default="trace.json", metavar=_("FILE"), help=name)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -39,7 +39,7 @@ from capture.pipeline import Pipeline
 from capture.records import Stage, stage
 from capture.sources.files import STANDARD_INPUT
 from capture.sources.recording import PACKET_COST
-from kit.options import port_number
+from kit.options import not_empty, port_number, written_file
 from kit.text import pad, visible, width
 from kit.words import _, ngettext
 
@@ -59,11 +59,11 @@ def add(commands: Any) -> None:
     described = _("frames as they pass an interface; needs the right to sniff (without it: tap)")
     parser = command(commands, "live", _run, described, kind="frames", file=STANDARD_INPUT)
     interface = _("where to listen (default: loopback); the command interfaces lists what there is")
-    parser.add_argument("--interface", metavar=_("NAME"), help=interface)
+    parser.add_argument("--interface", type=not_empty, metavar=_("NAME"), help=interface)
     ports = _("only packets of this TCP port (default: {port}; may be given again)").format(port=CHAT_PORT)
     parser.add_argument("--port", action="append", type=_port, default=[], metavar=_("NUMBER"), help=ports)
-    name = _("a pcapng of what passes, for this program and Wireshark")
-    parser.add_argument("--write", metavar=_("FILE"), help=name)
+    file = _("a pcapng of what passes, for this program and Wireshark")
+    parser.add_argument("--write", type=written_file, metavar=_("FILE"), help=file)
     parser.add_argument("--seconds", type=_seconds, metavar=_("NUMBER"), help=_("end after so long"))
     parser.add_argument("--frames", type=_at_least_one, metavar=_("NUMBER"), help=_("end after so many frames shown"))
     add_selection(parser)

@@ -34,6 +34,8 @@ PACKET_COST = 250
 """Octets of memory that a packet takes beside its own."""
 MAX_PROBLEMS = 1_000
 """The latest that are kept."""
+NOT_WRITTEN = N_("the capture file cannot be written any further: {reason}")
+"""The template of the problem after which packets are missing from the file."""
 
 
 class Recording:
@@ -107,7 +109,7 @@ class Recording:
                 self._write(self._writer, packets)
             except OSError as error:  # a full disk, a reader that left: the traffic goes on
                 self._writer = None
-                self.tell(N_("the capture file cannot be written any further: {reason}"), reason=error.strerror)
+                self.tell(NOT_WRITTEN, reason=error.strerror)
         with self._changed:
             if self._waiting_octets + octets <= (MAX_WAITING if self._asked else MAX_UNASKED):
                 self._waiting += packets
@@ -169,7 +171,7 @@ class Recording:
             try:
                 self._writer.write_statistics(max(time.time_ns(), self._time_ns), self._number, 0)
             except OSError as error:
-                self.tell(N_("the capture file cannot be written any further: {reason}"), reason=error.strerror)
+                self.tell(NOT_WRITTEN, reason=error.strerror)
         if self.dropped and self._asked:
             self.tell(
                 N_("{dropped} packets came faster than they were taken, and were not shown"), dropped=self.dropped

@@ -22,7 +22,7 @@ from errno import ECONNREFUSED, EINPROGRESS, EWOULDBLOCK
 from functools import partial
 from typing import Protocol
 
-from capture.events import Direction
+from capture.events import CONNECTION_PREFACE, Direction
 from capture.sources.ends import Plain, Secure
 from capture.sources.faults import Ending, Faults, Line
 from capture.sources.loop import READ, WRITE, Loop
@@ -33,6 +33,8 @@ from kit.words import N_, _
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 Target = tuple[socket.AddressFamily, SocketAddress]
 WAYS = (Direction.CLIENT_TO_SERVER, Direction.SERVER_TO_CLIENT)
+SILENT_SERVER = N_("connection {connection}: the server ended it without a word")
+SERVER_TLS_FAILED = N_("connection {connection}: TLS with the server failed: {reason}")
 _UNDER_WAY = {EINPROGRESS, EWOULDBLOCK, 10035}  # the last is Windows'
 
 
@@ -174,6 +176,7 @@ class Relay:
         self._callbacks: list[Callable[[int], None]] = [partial(self._ready, way) for way in WAYS]
         self._wake_ns: list[int | None] = [None, None]
         self._gone = [False, False]  # ends whose socket is broken
+        self._began = [b"", b""]  # what came first from each end
         self._finished_on_record = [False, False]
         self._ends[1].start()
         for way in WAYS:
@@ -202,8 +205,10 @@ class Relay:
     def _read(self, end: int) -> None:
         octets = self._ends[end].receive()
         if octets:
+            self._began[end] = self._began[end] or octets[: len(CONNECTION_PREFACE)]
             self._lines[end].put(octets, time.monotonic_ns())
         if self._ends[end].ended:
+            self._note_silence(end)
             self._lines[end].put_ending(Ending.FIN, time.monotonic_ns())
 
     def _pump(self, way: int) -> None:
@@ -262,11 +267,12 @@ class Relay:
         if self.closed or self._gone[end]:
             return
         self._gone[end] = True
+        self._note_silence(end)
         if isinstance(error, ssl.SSLError):
             template = N_("connection {connection}: TLS with the client failed: {reason}")
             if end == Direction.SERVER_TO_CLIENT:
-                template = N_("connection {connection}: TLS with the server failed: {reason}")
-            reason = error.reason or str(error)
+                template = SERVER_TLS_FAILED
+            reason = getattr(error, "verify_message", "").rstrip(".") or error.reason or str(error)
             self._tap.recording.tell(template, connection=self.number, reason=reason)
             self._reset(end, _(template).format(connection=self.number, reason=reason))
         elif self.ended[end] or self._gone[1 - end]:
@@ -274,6 +280,12 @@ class Relay:
         else:
             self._lines[end].put_ending(Ending.RESET, time.monotonic_ns())
             self._pump(end)
+
+    def _note_silence(self, end: int) -> None:
+        """A server that ends a connection without its own preface (RFC 9113 §3.4), as one does that waits for TLS."""
+        is_servers = end == Direction.SERVER_TO_CLIENT and not self.ended[0] and self._tap.server_tls is None
+        if is_servers and self._began == [CONNECTION_PREFACE, b""]:
+            self._tap.recording.tell(SILENT_SERVER, connection=self.number)
 
     def _end(self, way: int, ending: Ending) -> None:
         if self._lines[way].cut:

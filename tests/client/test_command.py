@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from client.command import _server
+from client.command import _server, main
 from kit.certificates import lab_certificate
 from server.threaded import serve
 
@@ -66,6 +66,8 @@ def test_the_file_starts_from_anywhere_and_with_a_python_that_has_no_packages(tm
         (["Juan", "general", "--server", "::1"], "HOST:PORT is asked for, with [ ] around an IPv6 address"),
         (["Juan", "general", "--server"], "expected one argument"),
         (["Juan", "general", "--lang", "fr"], "invalid choice: 'fr'"),
+        (["Juan", "general", "--ca", ""], "a name is asked for, and this is empty"),
+        (["Juan", "general", "--truth", "-"], "a file is written, not standard output"),
         (["Juan", "general", "--room-secret", "a\tb"], "The room secret holds a control character; none are allowed"),
     ],
 )
@@ -76,6 +78,19 @@ def test_misuse_is_one_line_and_status_2(arguments: list[str], problem: str) -> 
     assert problem in errors
     assert errors.endswith(" (--help lists what there is)\n")
     assert errors.count("\n") == 1
+
+
+def test_accents_that_stand_apart_from_their_letters_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+
+    def run(_server: str, user: str, room: str, _source: None, **_how: object) -> int:
+        entered.extend((user, room))
+        return 0
+
+    monkeypatch.setattr("client.scripted.run", run)
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["Mari\u0301a", "sesio\u0301n"]) == 0
+    assert entered == ["María", "sesión"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from client import session as session_module
 from client.events import Ended, Entered, Forgotten, Heard, How, Lost, Missed
 from client.failures import Refused, ServerLost
+from kit.pace import MESSAGES_PER_SECOND
 from proto.chat_pb2 import ChatMessage, JoinReply, JoinRequest
 from proto.chat_pb2_grpc import ChatServiceServicer, add_ChatServiceServicer_to_server
-from server import asynchronous
+from server import asynchronous, threaded
 from server.limits import Limits
 from server.log import Log
 from server.threaded import RunningServer, serve
@@ -471,16 +473,20 @@ class TestPatience:
 
 
 class TestBounds:
-    def test_it_sends_no_faster_than_a_server_allows(self, log: ServerBook, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("model", [threaded, asynchronous], ids=["threads", "asyncio"])
+    def test_it_sends_no_faster_than_a_server_allows(self, model: Any, log: ServerBook) -> None:
         """100 messages at once and 10 a second after that are allowed; 105 are said at once."""
-        monkeypatch.setattr(session_module, "MESSAGES_PER_SECOND", 10)
-        with serve(limits=Limits(rate=10), log=Log(log)) as server:
+        with model.serve(limits=Limits(rate=10), log=Log(log)) as server:
             juan, book = session(server.address)
             with juan:
                 for number in range(105):
                     juan.say(str(number))
                 assert len(book.wait_for_texts(105)) == 105
         assert book.events[-1] == Ended(How.LEFT, "", 0)
+
+    @pytest.mark.parametrize("word", [None, "", "fast", "0", "-1", "nan", "inf", "1e999"])
+    def test_a_rate_that_makes_no_sense_is_none(self, word: str | None) -> None:
+        assert session_module._rate(word) == MESSAGES_PER_SECOND
 
     def test_only_so_much_is_kept_for_a_server_that_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(session_module, "UNCONFIRMED_LENGTH", 3)

@@ -15,6 +15,7 @@ from tests.server.peers import Peer
 if sys.platform == "win32":
     pytest.skip("pseudo-terminals as Unix has them", allow_module_level=True)
 
+from client.terminal import folded
 from tests.client.screen import Screen, Terminal
 
 PROMPT = "Juan · #general ▸"
@@ -97,6 +98,8 @@ class TestConversation:
         juan.type(text + "\r")
         lines = juan.wait_for(lambda lines: "".join(lines).count("fin") == 1 and lines[-1] == PROMPT)
         assert text.replace(" ", "") in "".join(lines).replace(" ", "")
+        words = [word for line in lines for word in line.split()]
+        assert words.count("palabra") == 40, "none is torn by the terminal's edge"
 
 
 class TestCommands:
@@ -206,6 +209,24 @@ class TestColour:
             juan.type("Hola\r")
             juan.wait_for_line("Juan  Hola")
             assert not re.search(r"\x1b\[[\d;]*[1-9]\d*m", juan.raw)
+
+
+@pytest.mark.parametrize(
+    ("line", "columns", "shown"),
+    [
+        ("one two three", 13, "one two three"),
+        ("one two three", 12, "one two\nthree"),
+        ("one two three", 7, "one two\nthree"),
+        ("one two three", 0, "one two three"),
+        ("\x1b[31mone two\x1b[0m", 7, "\x1b[31mone two\x1b[0m"),
+        ("\x1b[31mone two\x1b[0m", 6, "\x1b[31mone\ntwo\x1b[0m"),
+        ("a " + "x" * 25 + " b c", 10, "a\n" + "x" * 25 + " b c"),
+        ("日本 日本", 8, "日本\n日本"),
+        ("", 5, ""),
+    ],
+)
+def test_lines_end_between_words(line: str, columns: int, shown: str) -> None:
+    assert folded(line, columns) == shown
 
 
 def test_the_screen_arranges_text_as_a_terminal_does() -> None:

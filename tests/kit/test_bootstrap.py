@@ -292,3 +292,25 @@ def test_after_ctrl_c_in_the_middle_the_same_command_goes_on(
 )
 def test_what_runs_before_the_version_is_checked_can_be_parsed_by_old_pythons(path: str) -> None:
     ast.parse((bootstrap.ROOT / path).read_text(encoding="utf-8"), feature_version=(3, 8))
+
+
+INTERRUPTED_WHILE_LOADING = """
+import os, runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_where):
+        if name == f"{sys.argv[1]}.command":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module(sys.argv[1], run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.parametrize("program", ["server", "client", "capture"])
+def test_ctrl_c_while_a_program_still_loads_ends_it_without_a_traceback(program: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED_WHILE_LOADING, program]
+    ended = subprocess.run(command, cwd=bootstrap.ROOT, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGINT, "", "")

@@ -11,6 +11,7 @@ import pytest
 
 from kit import output
 from kit.output import Output, Queued
+from kit.words import use_utf8
 
 DEADLINE = 10.0
 
@@ -141,3 +142,13 @@ class TestQueued:
 
     def test_without_a_line_it_closes_too(self) -> None:
         assert Queued(Slow(), lost).close(DEADLINE)
+
+
+def test_streams_that_are_closed_from_the_start_lead_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    use_utf8()
+    for stream in (sys.stdout, sys.stderr):
+        print("✓", file=stream, flush=True)
+        assert not stream.isatty()
+        stream.close()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.rules import (
+    as_seen,
     problem_with_message_id,
     problem_with_room,
     problem_with_text,
@@ -58,6 +59,33 @@ def test_a_message_need_not_have_an_id() -> None:
 @pytest.mark.parametrize("name", [" a", "a ", "\u00a0a", "a\u3000"])
 def test_a_name_that_looks_like_another_by_spaces_around_it_is_not_allowed(rule: Rule, name: str) -> None:
     assert "begins or ends with a space" in (rule(name) or "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Juan\u200d",
+            "Ju\u200can",
+            "J\u034fuan",
+            "Juan\ufe0f",
+            "\u3164",
+            "\u2800",
+            "a\u115fb",
+            "房\u200d間",
+            "\U000e0100a",
+        ),
+        *("Mari\u0301a", "Juan\u00a0Luis", "Juan  Luis", "\u0627\u200d"),
+    ],
+)
+def test_a_users_name_that_looks_like_another_by_what_nobody_sees_is_not_allowed(name: str) -> None:
+    assert problem_with_user(name) == "The user's name holds what nobody sees, and so would look like another name."
+    assert problem_with_user(as_seen(name)) is None or not as_seen(name)
+
+
+@pytest.mark.parametrize("name", ["نامه\u200cای", "👩\u200d💻", "❤\ufe0f", "ක්\u200dර", "Jυan", "ＪＵＡＮ"])
+def test_joiners_that_give_a_sign_its_shape_are_fine(name: str) -> None:
+    assert problem_with_user(name) is None
 
 
 def test_a_rooms_name_is_without_its_sign() -> None:

@@ -157,6 +157,11 @@ def test_a_port_in_use_is_one_line_and_status_3() -> None:
         (["--room-secret", "x" * 129], "The room secret has 129 characters; at most 128 are allowed"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["general"], "unrecognized arguments: general"),
+        (["--host", ""], "a name is asked for, and this is empty"),
+        (["--tls", ""], "a name is asked for, and this is empty"),
+        (["--tls-cert", ""], "a name is asked for, and this is empty"),
+        (["--truth", ""], "a name is asked for, and this is empty"),
+        (["--truth", "-"], "a file is written, not standard output"),
         (["--host", "0.0.0.0", "--sessions", "off"], "--sessions off is for this machine only, and 0.0.0.0"),
     ],
 )

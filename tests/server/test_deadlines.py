@@ -1,4 +1,4 @@
-"""Ends that a peer of the threaded server does not choose. That of a History that is not read: test_threaded.py."""
+"""Ends that a peer does not choose. Those of a Chat and of a History that are not read: test_models.py."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import grpc
 import pytest
 
 from proto.chat_pb2 import JoinRequest
-from server import threaded
+from server import asynchronous, threaded
 from server.contract import SERVICE
 from server.limits import Limits
 from server.standard import HEALTH, SHORT_CALLS, STREAMS
-from server.threaded import WORKERS, serve
+from server.threaded import WORKERS
 from tests.server.peers import DEADLINE, Peer, Stub, failure
 
 METHODS = (f"/{SERVICE}/Join", f"/{SERVICE}/History", f"/{HEALTH}/Check", f"/{HEALTH}/Watch")
@@ -25,9 +25,14 @@ def begin(stub: Stub, method: str, requests: Any) -> Any:
     return stub.channel.stream_stream(method, lambda octets: octets, None)(requests, timeout=DEADLINE)
 
 
+@pytest.fixture(params=[threaded, asynchronous], ids=["threads", "asyncio"])
+def serve(request: pytest.FixtureRequest) -> Any:
+    return request.param.serve
+
+
 class TestRequestInTime:
     @pytest.mark.parametrize("method", METHODS)
-    def test_calls_whose_request_does_not_come_end_and_give_their_workers_back(self, method: str) -> None:
+    def test_calls_whose_request_does_not_come_end_and_give_back_what_they_held(self, serve: Any, method: str) -> None:
         never: queue.Queue[bytes | None] = queue.Queue()
         with serve(limits=Limits(first_message=0.5)) as server, Stub(server.address) as stub:
             waiting = [begin(stub, method, iter(never.get, None)) for _ in range(max(WORKERS, STREAMS + SHORT_CALLS))]
@@ -38,7 +43,7 @@ class TestRequestInTime:
                 never.put(None)
 
     @pytest.mark.parametrize("method", METHODS)
-    def test_a_call_that_ends_without_a_request_is_told_so(self, method: str) -> None:
+    def test_a_call_that_ends_without_a_request_is_told_so(self, serve: Any, method: str) -> None:
         with serve() as server, Stub(server.address) as stub:
             refused = grpc.StatusCode.INVALID_ARGUMENT, "This method takes one message, and none came."
             assert failure(lambda: list(begin(stub, method, iter(())))) == refused
@@ -48,7 +53,7 @@ class TestRequestInTime:
     ) -> None:
         monkeypatch.setattr(threaded, "WORKERS", 1)
         with (
-            serve(chats=None, limits=Limits(first_message=0.2)) as server,
+            threaded.serve(chats=None, limits=Limits(first_message=0.2)) as server,
             Peer(server.address).inside() as juan,
             Stub(server.address) as stub,
         ):

@@ -568,6 +568,13 @@ class TestLimits:
             assert [message.text for message in juan.rest()] == ["0", "1", "2", "3", "4"]  # 10 seconds' worth
             book.wait_for("✗ Juan left #general: You sent more than 0.5 messages per second.")
 
+    @pytest.mark.parametrize(("rate", "said"), [(1_000.0, None), (None, None), (0.5, "0.5"), (20_000.0, "20000")])
+    def test_response_headers_say_a_rate_that_is_not_the_contracts(
+        self, serve: Serve, rate: float | None, said: str | None
+    ) -> None:
+        with serve(limits=Limits(rate=rate)) as server, Peer(server.address).inside() as juan:
+            assert juan.headers().get("message-rate") == said
+
     def test_members_of_a_room(self, serve: Serve) -> None:
         with serve(limits=Limits(members=1)) as server, Peer(server.address, "Juan").inside():
             with Peer(server.address, "María") as maria:

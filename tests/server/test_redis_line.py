@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.redis_line import BATCH, Address, Line
+from server.redis_scripts import BEAT, SERVERS
 from server.stores import StoreLost
 from tests.server.redis_server import RedisServer
 
@@ -82,6 +83,17 @@ def test_what_redis_refuses_concerns_only_who_asked(tmp_path: Path) -> None:
         assert [answers[0], answers[2]] == ["1", "2"]
         assert isinstance(answers[1], StoreLost)
         assert "refuses to work (unknown command" in str(answers[1])
+
+    with RedisServer(tmp_path) as redis:
+        run(test, redis)
+
+
+def test_a_script_that_redis_refuses_is_told_with_the_reason_alone(tmp_path: Path) -> None:
+    async def test(line: Line) -> None:
+        await line.ask(("CONFIG", "SET", "maxmemory", "1"))
+        with pytest.raises(StoreLost) as caught:
+            await line.ask(BEAT(SERVERS, "server", 1_000))
+        assert str(caught.value).endswith("(command not allowed when used memory > 'maxmemory').")
 
     with RedisServer(tmp_path) as redis:
         run(test, redis)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -19,6 +19,8 @@ from typing import Any
 import grpc
 import pytest
 
+from capture.commands.tap import _Troubles
+from capture.events import Problem
 from kit.certificates import lab_certificate
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,12 +65,18 @@ class Program:
         self._typed.flush()
         return self.says()
 
-    def ends(self) -> list[str]:
+    def may_write(self, octets: int) -> None:
+        """Into a file, as if the disk were full then."""
+        import resource
+
+        resource.prlimit(self._process.pid, resource.RLIMIT_FSIZE, (octets, octets))
+
+    def ends(self, status: int = 0) -> list[str]:
         """What it says on standard error when Ctrl-C is pressed."""
         self._process.send_signal(signal.SIGINT)
         self.rows = self._rows.read()
         told = self._told.read().splitlines()
-        assert self._process.wait(SECONDS) == 0
+        assert self._process.wait(SECONDS) == status
         return told
 
 
@@ -200,6 +208,59 @@ def test_what_cannot_be_done_is_said_in_one_line(
     assert (ended, shown.out) == (status, "")
     assert said in shown.err
     assert len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems set no limits for another process")
+def test_when_the_file_is_not_whole_it_says_so_and_ends_with_3(tmp_path: Path) -> None:
+    path = tmp_path / "tap.pcapng"
+    with serving() as port, tapping("--server", f"127.0.0.1:{port}", "--write", path) as tap:
+        tap.may_write(1_000)
+        assert say(tap.port).endswith(b"Juan")  # the traffic goes on
+        assert tap.says() == "capture: the capture file cannot be written any further: File too large"
+        assert tap.ends(status=3) == [f"capture: {path}: not all that passed is in it"]
+    assert "→" in tap.rows
+
+
+def test_problems_are_told_however_many_there_were_before(capsys: pytest.CaptureFixture[str]) -> None:
+    troubles = _Troubles(trusts_given=False)
+    problems: deque[Problem] = deque(maxlen=3)
+    for number in range(6):
+        problems.append(Problem(0, 1, None, None, None, "capture", "number {number}", {"reason": number}))
+        problems[-1].values["number"] = number
+        troubles.tell(list(problems))
+    troubles.tell(list(problems))
+    assert capsys.readouterr().err == "".join(f"capture: number {number}\n" for number in range(6))
+    assert troubles.had("number {number}")
+
+
+@pytest.mark.parametrize(
+    ("server_speaks_tls", "options", "problem", "hint"),
+    [
+        (True, [], "the server ended it without a word", "if it speaks TLS, --ca FILE says whom the tap is to trust"),
+        (True, ["--server-tls"], "TLS with the server failed: ", "the tap trusts whom this system trusts; --ca FILE"),
+        (
+            False,
+            ["--server-tls"],
+            "TLS with the server failed: WRONG_VERSION_NUMBER",
+            "leave out --server-tls and --ca",
+        ),
+    ],
+)
+def test_what_keeps_every_client_from_the_server_is_told_once_with_what_helps(
+    tmp_path: Path, server_speaks_tls: bool, options: list[str], problem: str, hint: str
+) -> None:
+    files = lab_certificate(tmp_path, ["localhost", "127.0.0.1"])
+    pair = files.server.read_bytes()
+    credentials = grpc.ssl_server_credentials([(pair, pair)]) if server_speaks_tls else None
+    with serving(credentials) as port, tapping("--server", f"127.0.0.1:{port}", *options) as tap:
+        for _attempt in range(3):
+            with pytest.raises(grpc.RpcError):
+                say(tap.port)
+        told = tap.says()
+        assert told.startswith("capture: connection 0: ")
+        assert problem in told
+        assert hint in tap.says()
+        assert tap.ends() == []
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
