@@ -84,28 +84,27 @@ class Lines:
 
 
 class Columns:
-    """Chosen columns side by side, each as wide as its widest content so far."""
+    """Chosen columns side by side, each as wide as its widest content so far. The heading waits for the first rows."""
 
     def __init__(self, out: TextIO, writer: Writer, wanted: Selection) -> None:
         """The writer's format is tsv."""
         self._out, self._writer, self._wanted = out, writer, wanted
-        self._widths: list[int] = []
-        self._put(writer.header)
+        self._heading = writer.header
+        self._widths = [6] * len(self._heading.split(b"\t"))
 
     def show(self, records: Sequence[Any]) -> None:
-        self._put(self._writer.lines(list(filter(self._wanted, records)) if self._wanted else records))
-        self._out.flush()
+        if lines := self._writer.lines(list(filter(self._wanted, records)) if self._wanted else records):
+            self._put(lines)
 
     def finish(self) -> None:
-        self._out.flush()
+        self._put(b"")
 
     def _put(self, lines: bytes) -> None:
-        for line in lines.decode().splitlines():
-            cells = [visible(cell) for cell in line.split("\t")]
-            self._widths = [
-                max(*both) for both in zip(self._widths or [6] * len(cells), map(width, cells), strict=True)
-            ]
-            self._out.write("  ".join(map(pad, cells, self._widths)).rstrip() + "\n")
+        text, self._heading = (self._heading + lines).decode(), b""
+        rows = [[visible(cell) for cell in line.split("\t")] for line in text.split("\n")[:-1]]
+        self._widths = [max(self._widths[i], *(width(row[i]) for row in rows), 0) for i in range(len(self._widths))]
+        self._out.writelines("  ".join(map(pad, row, self._widths)).rstrip() + "\n" for row in rows)
+        self._out.flush()
 
 
 class Table:

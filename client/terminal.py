@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import queue
+import re
 import sys
 from typing import Any
 
@@ -26,7 +27,7 @@ from client.failures import Refused, ServerLost
 from client.lines import Style
 from client.session import LEAVE_SECONDS, Session
 from kit.rules import problem_with_text, without_tabs
-from kit.text import visible, wants_colour
+from kit.text import visible, wants_colour, width
 from kit.words import N_, _
 
 COMMANDS = {
@@ -39,11 +40,37 @@ LINES = 1_000
 START_SECONDS = 0.05
 """Until the prompt has begun, where it is to end before."""
 BOLD = 1
+_COLOUR = re.compile("\x1b\\[[0-9;]*m")
 
 
 def run(server: str, user: str, room: str, **how: Any) -> int:
     """The exit status: 0 when one left, 1 when the server refused. `how` is for the Session."""
     return asyncio.run(Terminal(server, user, room, **how).run())
+
+
+def folded(line: str, columns: int) -> str:
+    """The line with its ends between words, where it is wider than the terminal (0: of no width)."""
+    if not columns or width(_COLOUR.sub("", line)) <= columns:
+        return line
+    lines, used = [""], 0
+    for word in re.split("(?<= )", line):
+        shown = _COLOUR.sub("", word)
+        if used and used + width(shown.rstrip(" ")) > columns:
+            lines[-1] = lines[-1].rstrip(" ")
+            lines.append("")
+            used = 0
+        lines[-1] += word
+        used += width(shown)
+        if width(shown.rstrip(" ")) > columns:  # no line holds it, and the terminal cuts it
+            used %= columns
+    return "\n".join(lines)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except OSError:
+        return 0  # a pipe
 
 
 class Terminal:
@@ -152,6 +179,8 @@ class Terminal:
         if not text:
             return
         application = get_app_or_none()
+        if not isinstance(self._prompt.output, DummyOutput):
+            text = "".join(folded(line, _columns()) + "\n" for line in text.splitlines())
         if application is None or not application.is_running:
             print(text, end="", flush=True)
         elif isinstance(application.output, DummyOutput):  # TERM=dumb: nothing can be taken away again

@@ -21,6 +21,7 @@ from kit.student import as_file_name, state_folder
 from kit.text import pad, width
 from kit.words import _, language
 
+_NOT_KEPT = {"_lab", "_kept", "folder"}
 REPORT_VERSION = 1
 """Of the .json report; programs that collect reports look at it."""
 
@@ -47,9 +48,15 @@ class Run:
         return read(self.path)
 
 
+class OpenElsewhere(Exception):
+    """The same attempt went on in another terminal since it was read."""
+
+
 class Attempt:
     def __init__(self, lab: str, folder: Path) -> None:
         self._lab = lab
+        self._kept: str | None = None
+        """The file as this program read or wrote it last; None: there was none."""
         self.folder = folder
         self.step = ""
         """The id of the step on the screen; empty before the first."""
@@ -67,21 +74,29 @@ class Attempt:
         self.finished: str | None = None
 
     def save(self) -> None:
-        """All of it or nothing: a full disk or a power cut leaves what was there before."""
+        """All of it or nothing: a full disk or a power cut leaves what was there before.
+
+        Raises OpenElsewhere rather than write over what another program has kept meanwhile."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        content = {name: value for name, value in vars(self).items() if name not in ("_lab", "folder")}
-        unfinished = self.folder / "attempt.json.new"
-        unfinished.write_text(json.dumps(content, ensure_ascii=False, indent=1), encoding="utf-8")
-        os.replace(unfinished, self.folder / "attempt.json")
+        file, unfinished = self.folder / "attempt.json", self.folder / "attempt.json.new"
+        if (file.read_text(encoding="utf-8") if file.exists() else None) != self._kept:
+            raise OpenElsewhere
+        content = {name: value for name, value in vars(self).items() if name not in _NOT_KEPT}
+        text = json.dumps(content, ensure_ascii=False, indent=1)
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, file)
+        self._kept = text
 
     def load(self) -> None:
         """Raises OSError or ValueError where it cannot be read. What another version of the kit did not write stays
         as it is in a new attempt."""
-        content = json.loads((self.folder / "attempt.json").read_text(encoding="utf-8"))
+        text = (self.folder / "attempt.json").read_text(encoding="utf-8")
+        content = json.loads(text)
         if not isinstance(content, dict):
             raise ValueError("no object")
+        self._kept = text
         for name, value in vars(self).copy().items():
-            if name in content:
+            if name in content and name not in _NOT_KEPT:
                 if value is not None and not isinstance(content[name], type(value)):
                     raise ValueError(f"{name} is no {type(value).__name__}")
                 setattr(self, name, content[name])

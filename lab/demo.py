@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+import textwrap
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from capture.sources.tap import TapError
 from capture.views import timeline
 from capture.views.quantities import number
 from capture.views.style import Paint
-from capture.views.table import RecordTable, frames_by_connection
+from capture.views.table import MAX_WIDTH, RecordTable, frames_by_connection
 from kit.bootstrap import ENVIRONMENT_LACKS_SOMETHING, as_typed, shown_interpreter
 from kit.output import Output
 from kit.text import pad, width
@@ -67,13 +68,14 @@ class Demo:
         with Bench(write=self.file) as bench:
             addresses = _("server {server} · tap {tap} · no admin rights needed")
             addresses = addresses.format(server=bench.server.address, tap=bench.address)
-            title = self.paint.bold(_("gRPC wire lab · demo"))
-            self.say(f"{title}   {self.paint.dim(addresses)}")
+            title = _("gRPC wire lab · demo")
+            is_roomy = self.columns is None or width(f"{title}   {addresses}") <= self.columns
+            self.say(self.paint.bold(title) + ("   " if is_roomy else "\n") + self.paint.dim(addresses))
             self._chat(bench)
         self._tell(bench.seen)
         picture = timeline.lanes(bench.seen.events, schema=bench.seen.schema, synthesised=True)
         timeline.save(picture, self.picture)
-        self._tell_what_next(bench.server.port)
+        self._tell_what_next()
 
     # the conversation
 
@@ -124,10 +126,10 @@ class Demo:
         self.say("\n" + self.paint.bold(_("Each call is a stream")))
         calls = sorted(seen.calls, key=lambda call: call.start_ns)
         self.say(RecordTable("calls", columns=self.columns, paint=self.paint).feed(calls))
-        self.say(frame_counts(seen))
-        self.say(account(seen))
+        for sentence in (frame_counts(seen), account(seen)):
+            self.say("\n".join(textwrap.wrap(sentence, self.columns or MAX_WIDTH)))
 
-    def _tell_what_next(self, port: int) -> None:
+    def _tell_what_next(self) -> None:
         python, file = shown_interpreter(), as_typed(self.file)
         heads = (_("timeline"), _("capture"), _("next"), _("or"))
         look, other = _("open it: a lane per stream"), _("the same frames, for other programs")
@@ -139,7 +141,7 @@ class Demo:
         )
         commands = (
             (),
-            (f"{python} -m capture frames {file}", f'wireshark -d "tcp.port=={port},http2" {file}'),
+            (f"{python} -m capture frames {file}", f"{python} -m capture wireshark {file}"),
             (f"{python} -m lab run 01",),
             (
                 f"{python} -m server",

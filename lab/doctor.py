@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -32,7 +33,7 @@ SIGNS = {OK: "✓", OPTIONAL: "·", MISSING: "✗"}
 CHAT_PORT = 50051
 MIN_COLUMNS = 80
 SETUP_OCTETS = 400 << 20
-"""Base packages take 256 MB; pip needs some room while it works."""
+"""Base packages take about 300 MB; pip needs some room while it works."""
 
 
 class Finding(NamedTuple):
@@ -42,7 +43,7 @@ class Finding(NamedTuple):
     state: str
     says: str
     mend: str = ""
-    """A command, or a sentence where none does it."""
+    """A command, or a sentence where none does it; several ways stand on lines of their own."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -54,12 +55,23 @@ def run(options: argparse.Namespace) -> int:
     else:
         wide = max(len(finding.title) for finding in findings)
         for finding in findings:
-            print(f"{SIGNS[finding.state]} {finding.title:{wide}}  {finding.says}")
-            if finding.mend:
-                print(f"  {'':{wide}}  → {finding.mend}")
+            margin = " " * (wide + len("✓   "))
+            says = f"\n{margin}".join(_folded(finding.says, len(margin)))
+            print(f"{SIGNS[finding.state]} {finding.title:{wide}}  {says}")
+            for mend in finding.mend.splitlines():  # whole, so that a command can be copied
+                print(f"{margin}→ {mend}")
         print()
         print(_("Everything that the kit needs is here.") if not missing else _("Do what stands behind ✗ first."))
     return bootstrap.ENVIRONMENT_LACKS_SOMETHING if missing else 0
+
+
+def _folded(text: str, margin: int) -> list[str]:
+    """Lines that fit into the terminal beside the margin."""
+    if not sys.stdout.isatty():
+        return [text]
+    return textwrap.wrap(
+        text, max(shutil.get_terminal_size().columns - margin, MIN_COLUMNS // 4), break_on_hyphens=False
+    )
 
 
 def examine() -> Iterator[Finding]:
@@ -89,7 +101,7 @@ def _packages() -> Finding:
     finding = _group("packages", _("packages"), BASE, OPTIONAL, f"{python()} -m lab demo")
     if finding.state != OK and shutil.disk_usage(ROOT).free < SETUP_OCTETS:
         free = shutil.disk_usage(ROOT).free >> 20
-        says = _("not installed, and {free} MB of disk are left; they take 256").format(free=free)
+        says = _("not installed, and {free} MB of disk are left; they take about 300").format(free=free)
         return finding._replace(state=MISSING, says=says, mend=_("Free some disk space."))
     return finding
 
@@ -138,8 +150,8 @@ def _capture_rights() -> Finding:
     if may_sniff():
         return Finding("capture_rights", title, OK, _("this user may sniff"))
     instead = f"{python()} -m capture tap --listen 50052 --server 127.0.0.1:{CHAT_PORT}"
-    says = _("none; without rights the tap does the same: {command}").format(command=instead)
-    return Finding("capture_rights", title, OPTIONAL, says, how_to_get_it())
+    says = _("none; without rights the tap does the same")
+    return Finding("capture_rights", title, OPTIONAL, says, f"{instead}\n{how_to_get_it()}")
 
 
 def _loopback() -> Finding:

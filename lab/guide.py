@@ -124,8 +124,8 @@ class Guide:
     def leave(self) -> None:
         """Says how to come back."""
         command = f"{python()} -m lab run {self._lab.number}"
-        text = _("Left at step {step} of {steps}; all is kept. To go on: {command}")
-        self._terminal.show(["", text.format(step=self._at + 1, steps=len(self._lesson.steps), command=command)])
+        text = _("Left at step {step} of {steps}; all is kept. To go on:")
+        self._terminal.show(["", text.format(step=self._at + 1, steps=len(self._lesson.steps)), f"    {command}"])
 
     def _ask(self, step: Step, waiting: Block | _More | None) -> str | None:
         began = time.monotonic()

@@ -14,13 +14,14 @@ from kit.options import MISUSE
 from kit.student import student
 from kit.text import pad, visible
 from kit.words import _, choose_language, ngettext
-from lab.attempt import Attempt, latest, new
+from lab.attempt import Attempt, OpenElsewhere, latest, new
 from lab.guide import LABS, Guide, Lab, allowed
-from lab.lesson import Lesson
+from lab.lesson import Lesson, wrap
 from lab.terminal import Terminal
 
 WORK = Path(__file__).parent / "work"
 """Where students find their captures and reports; attempts are kept elsewhere, and these are copies."""
+IN_ANOTHER_TERMINAL = 1
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
@@ -60,7 +61,12 @@ def run(options: argparse.Namespace) -> int:
             return _lead(lab, who, options)
         with tempfile.TemporaryDirectory(prefix="lab-") as folder:
             attempt = Attempt(lab.number, Path(folder))
-            return Guide(lab, attempt, Terminal(plain=True, answers=answers), who, options.report).go()
+            terminal = Terminal(plain=True, answers=answers)
+            status = Guide(lab, attempt, terminal, who, options.report).go()
+            if options.report is None:
+                text = _("Of this run nothing is kept, nor its captures; --report FOLDER keeps them, with a report.")
+                terminal.show(["", *wrap(text, *terminal.screen)])
+            return status
     except ValueError as error:
         print(visible(str(error)), file=sys.stderr)
         return MISUSE
@@ -83,6 +89,10 @@ def _lead(lab: Lab, who: str, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         guide.leave()
         return INTERRUPTED
+    except OpenElsewhere:
+        text = _("This lab went on in another terminal, and this one ends here, so that nothing of it is lost.")
+        print(text, file=sys.stderr)
+        return IN_ANOTHER_TERMINAL
 
 
 def _writable(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 from capture.commands.common import (
     BAD_INPUT,
     Refusal,
+    Trouble,
     add_input,
     add_key_log,
     asking_tshark,
@@ -37,7 +38,8 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> None:
     from capture.views.comparison import render, summary
 
-    for comparison in batches(_compared(options)):
+    trouble = Trouble(options.file)
+    for comparison in batches(_compared(options, trouble)):
         chosen = comparison.only(options.connection, options.stream)
         if options.format == "jsonl":
             _write_lines(chosen)
@@ -46,18 +48,19 @@ def _run(options: argparse.Namespace) -> None:
             paint, columns = terminal()
             for line in render(chosen, every=options.all, columns=columns, paint=paint):
                 print(line)
+        trouble.tell()
         if chosen.differences:
             words = _("{file}: {n} of {all} frames are not the same")
             file = visible(options.file)
             raise Refusal(BAD_INPUT, words.format(file=file, n=chosen.differences, all=len(chosen.rows)))
 
 
-def _compared(options: argparse.Namespace) -> Iterator[Comparison]:
+def _compared(options: argparse.Namespace, trouble: Trouble) -> Iterator[Comparison]:
     """Once, unless Ctrl-C comes first."""
     from capture.sources.opinions import compare_with
 
     with asking_tshark(options):
-        yield compare_with(options.other, options.file, options.port, options.keylog)
+        yield compare_with(options.other, options.file, options.port, options.keylog, trouble.note)
 
 
 def _write_lines(comparison: Comparison) -> None:

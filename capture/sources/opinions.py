@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Literal
 
 from capture.compare import Comparison, Frame, Reading, compared
@@ -22,10 +22,11 @@ def compare_with(
     path: str | os.PathLike[str],
     ports: Collection[int] = (),
     key_log: str | os.PathLike[str] | None = None,
+    note: Callable[[list[Event]], None] = lambda _events: None,
 ) -> Comparison:
     """Every frame of ours beside that of Wireshark, or of scapy's HTTP/2 layer.
 
-    `ports`: TCP ports that speak HTTP/2. `key_log`: for TLS, which only Wireshark decrypts.
+    `ports`: TCP ports that speak HTTP/2. `key_log`: for TLS, which only Wireshark decrypts. `note` is given our events.
 
     Raises: CaptureError; TsharkError.
     """
@@ -36,6 +37,7 @@ def compare_with(
         scapy = Scapy()
         theirs: list[Frame] = []
         for events in _read(path, ports):
+            note(events)
             reading.feed(events)
             if not reading.is_cut:
                 theirs += scapy.feed(events)
@@ -44,6 +46,7 @@ def compare_with(
 
     tshark.program()  # where it is missing, that is said before a long file is read
     for events in _read(path, ports):
+        note(events)
         reading.feed(events)
     through_pyshark = len(reading.frames) <= MAX_WITH_PYSHARK
     read = tshark.dissect_with_pyshark if through_pyshark else tshark.dissect
@@ -77,4 +80,4 @@ def _read(path: str | os.PathLike[str], ports: Collection[int]) -> Iterator[list
     with open_capture(path) as packets:
         for batch in packets:
             yield pipeline.feed(batch)
-    yield pipeline.finish()
+    yield [*pipeline.finish(), *packets.problems]

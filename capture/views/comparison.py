@@ -6,6 +6,7 @@ the end. In a long capture what agrees is counted and not listed, so that what d
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
@@ -70,9 +71,9 @@ def render(
     if traits:
         yield ""
     for trait, mark in traits.items():
-        yield f"[{mark}] {_(trait)}"
+        yield from textwrap.wrap(f"[{mark}] {_(trait)}", columns, subsequent_indent="    ")
     yield ""
-    yield summary(comparison)
+    yield from textwrap.wrap(summary(comparison), columns)
 
 
 def summary(comparison: Comparison) -> str:

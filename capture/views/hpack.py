@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from kit.words import N_, _, ngettext
 
 MAX_HEX = 12
 """Octets of an instruction that are shown; a longer one ends in …"""
+MIN_HEX = 3
+KIND, FIELD = 26, 32
+"""Columns of what an instruction is, and those that its field has before there are octets beyond MIN_HEX."""
 FIRST_DYNAMIC = 62
 
 _KINDS = {
@@ -68,15 +72,16 @@ def render(block: Block, paint: Paint, columns: int) -> str:
     assert frame.section is not None
     octets = len(frame.section.block)
     what = ngettext("{octets} octet for {fields} fields", "{octets} octets for {fields} fields", octets)
-    lines = [
-        paint.bold(_("Block {number}").format(number=block.number))
-        + f" · {frame.direction.arrow} · "
-        + _("stream {stream} · packet {packet}").format(stream=frame.stream_id, packet=frame.packet)
-        + " · "
-        + what.format(octets=number(octets), fields=len(frame.section.fields))
-        + " · "
-        + _("{plain} uncompressed, {saved} saved").format(plain=number(block.plain), saved=number(block.saved))
-    ]
+    name = _("Block {number}").format(number=block.number)
+    parts = (
+        name,
+        frame.direction.arrow,
+        _("stream {stream} · packet {packet}").format(stream=frame.stream_id, packet=frame.packet),
+        what.format(octets=number(octets), fields=len(frame.section.fields)),
+        _("{plain} uncompressed, {saved} saved").format(plain=number(block.plain), saved=number(block.saved)),
+    )
+    lines = textwrap.wrap(" · ".join(parts), columns, subsequent_indent="  ")
+    lines[0] = paint.bold(name) + lines[0].removeprefix(name)
     for step in trace.steps:
         lines.append(_step(step, paint, columns))
         lines.extend(
@@ -84,25 +89,28 @@ def render(block: Block, paint: Paint, columns: int) -> str:
             for field in step.evicted
         )
     lines.append("")
-    lines.append("  " + _table_heading(block))
+    lines += textwrap.wrap(_table_heading(block), columns, initial_indent="  ", subsequent_indent="  ")
     for i, field in enumerate(trace.table):
         lines.append(paint.dim(f"  {FIRST_DYNAMIC + i:>5}  " + shorten(_field(field), columns - 10)))
     if not frame.section.certain:
         first = FIRST_DYNAMIC + len(trace.table)
         text = _("from {index} on: entries from before the capture began, ?-1 the newest").format(index=first)
-        lines.append(paint.dim("         " + text))
+        lines += map(paint.dim, textwrap.wrap(text, columns, initial_indent=" " * 9, subsequent_indent=" " * 9))
     return "\n".join(lines) + "\n"
 
 
 def _step(step: Step, paint: Paint, columns: int) -> str:
-    shown = step.octets[:MAX_HEX].hex(" ") + (" …" if len(step.octets) > MAX_HEX else "")
+    room = columns - KIND - FIELD - len("  " * 3) - len(" …")
+    most = max(MIN_HEX, min((room + 1) // len("00 "), MAX_HEX))
+    shown = step.octets[:most].hex(" ") + (" …" if len(step.octets) > most else "")
     kind = _(_KINDS[step.kind])
     if step.entry is not None:
         kind += f" {step.entry}"
     colour = {"indexed": BLUISH_GREEN, "literal with incremental indexing": VERMILLION}.get(step.kind, SKY_BLUE)
     said = _field(step.field) if step.field is not None else _("maximum {size}").format(size=number(step.size or 0))
-    width = max(columns - 2 - 26 - 2 - 38, 16)
-    return f"  {paint.foreground(pad(kind, 26), colour)}  {shorten(said, width):<{width}}  {paint.dim(shown)}".rstrip()
+    width = max(columns - KIND - len("  " * 3) - most * len("00 ") - len("…"), 16)
+    cells = paint.foreground(pad(kind, KIND), colour), pad(shorten(said, width), width), paint.dim(shown)
+    return ("  " + "  ".join(cells)).rstrip()
 
 
 def _table_heading(block: Block) -> str:

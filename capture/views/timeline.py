@@ -16,6 +16,7 @@ the frames around a gap in which frames may have been lost.
 from __future__ import annotations
 
 import math
+import textwrap
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,12 +25,22 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from capture.events import TYPE_NAMES, Connection, Direction, Event, FrameEvent, FrameType, Gap, MessageEvent
+from capture.events import (
+    TYPE_NAMES,
+    Connection,
+    ConnectionEnd,
+    Direction,
+    Event,
+    FrameEvent,
+    FrameType,
+    Gap,
+    MessageEvent,
+)
 from capture.messages import Messages
 from capture.views.describe import peer, user_of
 from capture.views.quantities import MILLISECOND, decimal, duration, milliseconds, number
 from capture.views.style import GREY, STREAM_COLOURS, look
-from kit.text import pad, shorten, visible
+from kit.text import pad, shorten, visible, width
 from kit.words import _, ngettext
 
 if TYPE_CHECKING:
@@ -53,11 +64,15 @@ FOLD_SHARE = 500
 """and at least this part of the whole."""
 MAX_LABEL = 34
 """Characters of a lane's label."""
+FACTS_COLUMNS = 80
+"""Of what the picture shows as text."""
 
 _FOLD_PIXELS = 18
 _PLOT_PIXELS = 1_100
 _STEP = 0.35
 """Least distance of two frames, in widths of a mark."""
+_END_PIXELS = 28
+"""Room for the word behind a connection's last frame."""
 _LANE, _CONNECTION, _STRIP = 0.46, 0.36, 0.52
 """Inches of height: of a lane, of a connection's heading, and of the strip that tells how long silences are."""
 
@@ -74,6 +89,16 @@ class Mark(NamedTuple):
     frames: int
 
 
+class End(NamedTuple):
+    """How TCP closed one direction of a connection."""
+
+    x: float
+    direction: Direction
+    """Of whoever sent it."""
+    word: str
+    """`FIN` or `RST`."""
+
+
 class Lane(NamedTuple):
     """One stream of one connection."""
 
@@ -85,6 +110,8 @@ class Lane(NamedTuple):
     marks: list[Mark]
     unobserved: list[tuple[Direction, float, float]]
     """Spans of x."""
+    ends: list[End]
+    """Of the connection, in the first of its lanes."""
 
 
 class Fold(NamedTuple):
@@ -136,6 +163,9 @@ def lanes(
     return _Builder(schema, dict(names or {})).build(events, linear, synthesised)
 
 
+_ENDS = {"fin": "FIN", "reset": "RST"}
+
+
 class _Builder:
     def __init__(self, schema: Schema | None, names: dict[str, str]) -> None:
         self._names = names
@@ -150,6 +180,8 @@ class _Builder:
         self._last: dict[tuple[int, Direction], int] = {}
         self._gaps: list[tuple[int, Direction, int, int | None]] = []
         self._open_gaps: dict[tuple[int, Direction], int] = {}
+        self._ends: list[tuple[int, Direction, str, int]] = []
+        """Connection, direction, word, and the last frame before it."""
 
     def build(self, events: Iterable[Event], linear: bool, synthesised: bool) -> Lanes:
         for event in events:
@@ -158,6 +190,8 @@ class _Builder:
             elif isinstance(event, Gap) and event.frames_lost:
                 side = (event.connection.number, event.direction)
                 self._open_gaps.setdefault(side, self._last.get(side, -1))
+            elif isinstance(event, ConnectionEnd) and event.how in _ENDS:
+                self._ends.append((event.connection.number, event.direction, _ENDS[event.how], len(self._times) - 1))
         self._gaps += [(number, way, start, None) for (number, way), start in self._open_gaps.items()]
         return self._lay_out(linear, synthesised)
 
@@ -196,13 +230,21 @@ class _Builder:
         axis = _linear_axis(self._times) if linear else _folded_axis(self._times, *self._rows())
         start, end = min(axis.places, default=0.0), max(axis.places, default=0.0)
         margin = max((end - start) * 0.01, 0.8 if not linear or start == end else 0.0)
-        extent = (start - margin, end + margin)
+        beside = (end - start) / _PLOT_PIXELS * _END_PIXELS if self._ends else 0.0
+        extent = (start - margin, end + margin + beside)
 
         spans: dict[int, list[tuple[Direction, float, float]]] = {}
         for connection, way, first, last in self._gaps:
             from_x = extent[0] if first < 0 else axis.places[axis.bins[first]]
             to_x = extent[1] if last is None else axis.places[axis.bins[last]]
             spans.setdefault(connection, []).append((way, from_x, to_x))
+
+        ends: dict[int, list[End]] = {}
+        for connection, way, word, last in self._ends:
+            if last < 0:  # before the first frame of all: of a connection that has no lanes
+                continue
+            x = axis.places[axis.bins[last]] + (0.0 if linear else 0.6)
+            ends.setdefault(connection, []).append(End(x, way, word))
 
         ordered = sorted(self._keys)
         colours = cycle(STREAM_COLOURS)
@@ -214,12 +256,13 @@ class _Builder:
                 next(colours) if stream_id else GREY,
                 [],
                 spans.get(connection, []),
+                ends.pop(connection, []),
             )
             for connection, stream_id in ordered[:MAX_LANES]
         ]
         if rest := len(ordered) - len(made):
             label = ngettext("{n} more stream", "{n} more streams", rest).format(n=number(rest))
-            made.append(Lane(None, 0, label, GREY, [], []))
+            made.append(Lane(None, 0, label, GREY, [], [], []))
         row_of = {self._keys[key]: min(row, MAX_LANES) for row, key in enumerate(ordered)}
         marks: dict[tuple[int, int, int], Mark] = {}
         for time_ns, stream, kind, place in zip(self._times, self._streams, self._kinds, axis.bins, strict=True):
@@ -351,7 +394,8 @@ def facts(data: Lanes) -> str:
     for lane in data.lanes:
         if lane.connection is not None and lane.connection.number != connection:
             connection = lane.connection.number
-            lines.append(data.headings[connection])
+            ended = "".join(f"   {end.direction.arrow} {end.word}" for end in lane.ends)
+            lines.append(data.headings[connection] + ended)
         ways = []
         for way in Direction:
             counts: Counter[int] = Counter()
@@ -361,8 +405,11 @@ def facts(data: Lanes) -> str:
             if counts:
                 types = ", ".join(f"{_type_name(code)} {number(n)}" for code, n in sorted(counts.items()))
                 ways.append(f"{way.arrow} {types}")
-        lines.append(f"  {pad(lane.label, MAX_LABEL)}  {'   '.join(ways)}")
-    return "\n".join([*lines, *notes(data)])
+        label = f"  {pad(lane.label, MAX_LABEL)}  "
+        between = "   " if width(label + "   ".join(ways)) <= FACTS_COLUMNS else "\n" + " " * width(label)
+        lines.append(label + between.join(ways))
+    folded = [line for note in notes(data) for line in textwrap.wrap(note, FACTS_COLUMNS)]
+    return "\n".join([*lines, *folded])
 
 
 def notes(data: Lanes) -> list[str]:
@@ -509,6 +556,11 @@ def _draw_lane(axes: Axes, lane: Lane, y: float, data: Lanes) -> None:
         low = y if way == Direction.CLIENT_TO_SERVER else y - half
         axes.add_patch(Rectangle((start, low), end - start, half, zorder=2.5, **_UNOBSERVED))
     _draw_marks(axes, lane, y, _mark_size(data))
+    for closed in lane.ends:
+        put(
+            axes, closed.x, y + _SIGNS[closed.direction] * _ASIDE, f" {closed.word}", ha="left", va="center",
+            fontsize=6.5, fontweight="bold", color=_QUIET, zorder=6,
+        )  # fmt: skip
 
 
 _UNOBSERVED: dict[str, Any] = {"hatch": "////", "facecolor": _UNSEEN, "edgecolor": _HATCH, "linewidth": 0}

@@ -47,8 +47,8 @@ class FrameHeader(NamedTuple):
 
 
 def read_frame_header(header: bytes) -> FrameHeader:
-    # [en] TODO: read the four numbers out of the nine octets. Leave the last line as it is.
-    # [es] TODO: lee los cuatro números en los nueve octetos. La última línea no se toca.
+    # [en] TODO: read the four numbers. Leave the last line as it is.
+    # [es] TODO: lee los cuatro números. La última línea no se toca.
     length = 0
     type_code = 0
     flags = 0
@@ -62,5 +62,7 @@ if __name__ == "__main__":
     #     FrameHeader(length=258, type=0, flags=1, stream_id=5)
     print(read_frame_header(bytes.fromhex("00 01 02 00 01 00 00 00 05")))
 
-# [en] Whoever reads these nine octets can read any HTTP/2 connection, frame by frame.
-# [es] Quien sabe leer estos nueve octetos puede leer cualquier conexión HTTP/2, trama a trama.
+# [en] Whoever reads these nine octets can read any HTTP/2 connection, frame by
+# [en] frame.
+# [es] Quien sabe leer estos nueve octetos puede leer cualquier conexión HTTP/2,
+# [es] trama a trama.

@@ -37,6 +37,13 @@ def test_equal_frames_are_listed_in_a_short_capture() -> None:
     assert lines[-1] == "Beside Wireshark 4: 6 frames · 6 equal · 0 differing · 0 ours only · 0 theirs only"
 
 
+def test_in_a_narrow_terminal_the_summary_takes_two_lines() -> None:
+    reading = conversation()
+    lines = told(reading.frames, reading, columns=60)
+    assert max(map(width, lines[-2:])) <= 60
+    assert " ".join(lines[-2:]).endswith("0 ours only · 0 theirs only")
+
+
 def test_in_a_long_capture_what_agrees_is_counted_and_what_differs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "MAX_LISTED", 10)
     reading = conversation(10)
@@ -94,7 +101,7 @@ def test_where_there_is_no_room_beside_ours_theirs_stands_below() -> None:
     reading = conversation()
     theirs = [*reading.frames[:-1], reading.frames[-1]._replace(flags=0)]
     wide, narrow = (told(theirs, reading, columns=columns) for columns in (160, 80))
-    assert len(narrow) == len(wide) + 1
+    assert len(narrow) == len(wide) + 2, "and so does the end of the summary"
     assert narrow[7].endswith(" Wireshark")
     assert narrow[7].index("HEADERS") == narrow[6].index("HEADERS")
     assert max(map(width, narrow[1:6])) <= 80

@@ -28,7 +28,7 @@ from capture.events import (
 )
 from capture.export import COLUMNS
 from capture.protobuf import Schema
-from capture.views import quantities, style, table, timeline
+from capture.views import hpack, quantities, style, table, timeline
 from capture.views.describe import Describer, section_in_words
 from capture.views.picture import Picture, drawable
 from kit.text import width
@@ -311,6 +311,17 @@ def test_no_line_is_wider_than_the_terminal(columns: int, language: str) -> None
         assert said in text
 
 
+@pytest.mark.parametrize("columns", [80, 100, 110, 132])
+@pytest.mark.parametrize("language", ["en", "es"])
+def test_no_line_about_field_blocks_is_wider_than_the_terminal(columns: int, language: str) -> None:
+    choose_language(language)
+    blocks = [*hpack.Blocks(0).feed(events_of(crowd(1).packets, trace=True))]
+    lines = "".join(hpack.render(block, style.Paint(False), columns) for block in blocks).splitlines()
+    assert len(blocks) > 3
+    assert max(map(width, lines)) <= columns
+    assert any(":method: POST" in line and line.endswith("  83") for line in lines)
+
+
 def test_a_pipe_gets_whole_lines() -> None:
     assert "user-agent grpc-python/1.85.1" in table.FrameTable(schema=Schema.default()).feed(CHAT)
 
@@ -408,7 +419,7 @@ def test_the_other_records_have_tables_too() -> None:
     }
     text = {kind: table.RecordTable(kind, columns=80).feed(records) for kind, records in made.items()}
     assert 'Join            15 JoinRequest {user: "Juan", room' in text["messages"]
-    assert re.search(r" 1 Join .*  1 / 20 +1 / 12 trailers", text["calls"])
+    assert re.search(r" 1 Join .* 1 / 20 +1 / 12 trailers · 0 \(OK\)$", text["calls"], re.M)
     assert re.search(r"→ +connection +65,\d{3} \d", text["windows"])
     assert re.search(r" 3 .*capture  cut short", text["problems"])
     for kind, shown in text.items():
@@ -542,6 +553,15 @@ def test_a_connection_that_begins_in_the_middle_is_unobserved_before() -> None:
     assert all(start == shown.extent[0] for _way, start, _end in spans)
 
 
+def test_who_closed_a_connection_stands_behind_its_last_frame() -> None:
+    shown = timeline.lanes(events_of(crowd(1, calls=2).packets))
+    last = max(mark.x for lane in shown.lanes for mark in lane.marks)
+    ends = [[(end.direction, end.word) for end in lane.ends] for lane in shown.lanes]
+    assert ends == [[(UP, "FIN"), (DOWN, "FIN")], [], []]
+    assert all(last < end.x < shown.extent[1] for end in shown.lanes[0].ends)
+    assert timeline.facts(shown).splitlines()[0].endswith("   → FIN   ← FIN")
+
+
 def test_colours_say_the_stream_and_cycle_beyond_eight() -> None:
     talk = Tape().talk().open()
     for stream in range(1, 21, 2):
@@ -563,7 +583,8 @@ def test_facts_say_as_text_what_the_picture_shows() -> None:
     facts = timeline.facts(shown)
     assert "stream 3 · Chat · Juan" in facts
     assert re.search(r"stream 1 · Join · Juan +→ DATA 1, HEADERS 1   ← DATA 1, HEADERS 2", facts)
-    assert "the TCP/IP around them is synthesised" in facts
+    assert "the TCP/IP around them is synthesised" in facts.replace("\n", " ")
+    assert max(map(width, facts.splitlines())) <= 80
 
 
 def test_each_frame_type_has_a_look_of_its_own() -> None:

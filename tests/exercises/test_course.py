@@ -63,7 +63,7 @@ def test_both_languages_have_the_same_code_and_a_task_in_it(exercise: Exercise) 
 @EVERY
 def test_the_files_fit_a_narrow_window(exercise: Exercise) -> None:
     for language in LANGUAGES:
-        assert max(map(len, exercise.file(language).splitlines())) <= 96
+        assert max(map(len, exercise.file(language).splitlines())) <= 80
         assert max(map(len, exercise.solution(language).splitlines())) <= 76, "it is shown indented by 4, in 80 columns"
         assert len(exercise.file(language).splitlines()) <= 80
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from kit.words import choose_language
-from lab.attempt import Attempt, check_in_words, latest, new, report_in_words, write_report
+from lab.attempt import Attempt, OpenElsewhere, check_in_words, latest, new, report_in_words, write_report
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,23 @@ def test_what_an_older_kit_did_not_write_is_as_in_a_new_attempt() -> None:
     assert back is not None
     assert back.seconds == {}
     assert back.step == "octets"
+
+
+def test_what_another_terminal_kept_meanwhile_is_not_written_over() -> None:
+    half_way()
+    here, there = latest("01"), latest("01")
+    assert here is not None
+    assert there is not None
+    there.step = "end"
+    there.save()
+    there.save()
+    with pytest.raises(OpenElsewhere):
+        here.save()
+    back = latest("01")
+    assert back is not None
+    assert back.step == "end"
+    with pytest.raises(OpenElsewhere):
+        Attempt("01", back.folder).save()
 
 
 def test_a_run_is_forgotten_without_its_capture_or_a_fact_that_is_named_now() -> None:

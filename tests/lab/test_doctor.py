@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -80,8 +81,22 @@ def test_no_rights_to_capture_come_with_the_way_around(monkeypatch: pytest.Monke
     monkeypatch.setattr(socket, "socket", refuse)
     finding = doctor._capture_rights()
     assert finding.state == doctor.OPTIONAL
-    assert "capture tap" in finding.says
-    assert finding.mend.startswith("sudo ")
+    instead, right = finding.mend.splitlines()
+    assert "capture tap --listen" in instead
+    assert right.startswith("sudo ")
+
+
+def test_in_a_terminal_no_sentence_runs_over_its_edge(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = doctor.Finding("long", "long", doctor.OPTIONAL, "so many words " * 20, "one command\nanother command")
+    monkeypatch.setattr(doctor, "CHECKS", (lambda: long,))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert doctor.run(argparse.Namespace(json=False)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.strip() for line in lines if "→" in line] == ["→ one command", "→ another command"]
 
 
 def test_too_little_disk_is_told_before_pip_fails(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -209,12 +209,16 @@ def test_auto_runs_all_and_keeps_nothing(student: Student) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert steps_shown(done.stdout) == [*range(1, 13)]
     assert "\x1b" not in done.stdout
+    last = " ".join(done.stdout.rpartition("\n\n")[2].split())
+    assert "--report FOLDER keeps them" in last, "the commands in its last step need them"
     assert not student.state.exists()
 
 
 def test_auto_takes_answers_and_says_in_the_report_that_nobody_predicted(student: Student) -> None:
     options = ("run", "01", "--auto", "--answers", "octets=c, connections=6", "--report", str(student.reports))
-    assert student.lab(*options).returncode == 0
+    done = student.lab(*options)
+    assert done.returncode == 0
+    assert "Of this run nothing is kept" not in done.stdout
     report = student.report()
     answers = {name: prediction["answer"] for name, prediction in report["predictions"].items()}
     assert answers == {"connections": "6", "octets": "c", "separate": "0"}
@@ -346,6 +350,22 @@ def test_ctrl_c_leaves_and_says_how_to_come_back(student: Student, screens: list
     assert "Left at step 2 of 12; all is kept." in last
     assert "Traceback" not in last
     assert steps_shown(student.types("q").stdout)[0] == 2
+
+
+def test_a_lab_that_went_on_in_another_terminal_is_not_put_back(student: Student, screens: list[Screen]) -> None:
+    screen = Screen(student, 80, 24)
+    screens.append(screen)
+    screen.wait_for("step 1 of 12")
+    assert student.types(*ALL).returncode == 0
+    screen.type("\r")
+    status, last = screen.ended()
+    assert status == 1
+    assert "This lab went on in another terminal" in last
+    assert "Traceback" not in last
+    (file,) = attempts(student)
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    assert kept["finished"]
+    assert len(kept["predictions"]) == 3
 
 
 def test_in_a_small_terminal_a_step_comes_in_pieces_and_whole(student: Student, screens: list[Screen]) -> None:
