@@ -15,6 +15,7 @@ from typing import Any
 from capture.commands import compare, export, hpack, live, records, score, tap, timeline, wireshark
 from capture.commands.common import BAD_INPUT, DONE, LACKING, MISUSE, Refusal, interruptible
 from capture.pcap import CaptureError
+from kit.bootstrap import python
 from kit.options import Parser
 from kit.text import visible
 from kit.words import _, language_from, use_utf8
@@ -62,7 +63,9 @@ def _status_of(error: CaptureError) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m capture", description=_("What went over the wire: every HTTP/2 frame, in words."))
+    parser = Parser(
+        prog=f"{python()} -m capture", description=_("What went over the wire: every HTTP/2 frame, in words.")
+    )
     # mypy: the stubs want a class where argparse calls whatever there is
     commands: Any = parser.add_subparsers(metavar=_("COMMAND"), required=True, parser_class=_command_parser)  # type: ignore[call-overload]
     for module in COMMANDS:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 if not __package__:  # started by its path: kit is in the folder above
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-from kit.bootstrap import ENVIRONMENT_LACKS_SOMETHING, reexecute
+from kit.bootstrap import ENVIRONMENT_LACKS_SOMETHING, python, reexecute
 
 reexecute()
 from hpack import Decoder, HPACKError
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
     port, say = parser.parse_args(arguments).port, Output(sys.stdout)
 
     def begun() -> None:
-        text = _("Listening on {interface}, port {port}; Ctrl-C ends it")
+        text = _("Listening on {interface}, port {port}; start a client now. Ctrl-C ends it")
         say(text.format(interface=conf.loopback_name, port=port))
 
     def arrived(packet: Packet) -> None:
@@ -119,8 +119,8 @@ def main(arguments: list[str]) -> int:
     try:
         sniff(iface=conf.loopback_name, filter=wanted, prn=arrived, store=False, started_callback=begun)
     except (OSError, RuntimeError, Scapy_Exception) as error:
-        text = _("Sniffing needs admin rights ({reason}): sudo python3 {file}. python -m capture tap needs none.")
-        print(text.format(reason=error, file=sys.argv[0]), file=sys.stderr)
+        text = _("Sniffing needs admin rights ({reason}): sudo {python} {file}. {python} -m capture tap needs none.")
+        print(text.format(reason=error, python=python(), file=sys.argv[0]), file=sys.stderr)
         return ENVIRONMENT_LACKS_SOMETHING
     return 0
 

@@ -9,6 +9,7 @@ import unicodedata
 from typing import Any
 
 from client import scripted, security
+from kit.bootstrap import python
 from kit.certificates import problem_with_authorities
 from kit.options import Parser, file_path, port_number, written_file
 from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room, problem_with_room_secret, problem_with_user
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(
-        prog="python -m client",
+        prog=f"{python()} -m client",
         description=_("The chat client: joins a room, shows its history, then everybody's messages as they come."),
         epilog=_(
             "In a terminal, /help lists the commands. Without one (standard input is a file or a pipe) each line is "
@@ -77,7 +78,7 @@ def _parser() -> Parser:
         type=written_file,
         metavar=_("FILE"),
         help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
-            command="python -m capture score"
+            command=f"{python()} -m capture score"
         ),
     )
     entry = parser.add_argument_group(_("who is trusted, and who may come in"))

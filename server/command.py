@@ -173,7 +173,7 @@ class _Encryption:
             return
         file = str(self._lab.authority)
         shown, server = as_typed(self._lab.authority), host_port(self._met_at(host), port)
-        command = f"{python()} -m client USER ROOM --server {server} --ca {shown}"
+        command = f"{python()} -m client {_('USER')} {_('ROOM')} --server {server} --ca {shown}"
         lines = [_("Encrypted; clients trust this server with --ca: {command}").format(command=command)]
         if not is_loopback(host):
             lines.append(_("On other machines they need a copy of {file}, which is no secret").format(file=shown))
@@ -219,7 +219,9 @@ def _misuse(options: argparse.Namespace) -> str | None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m server", description=_("The chat server: rooms, history, full-duplex streams."))
+    parser = Parser(
+        prog=f"{python()} -m server", description=_("The chat server: rooms, history, full-duplex streams.")
+    )
     _add_network(parser.add_argument_group(_("network")))
     _add_chat(parser.add_argument_group(_("chat")))
     _add_entry(parser.add_argument_group(_("who may come in")))
@@ -235,7 +237,7 @@ def _parser() -> Parser:
         type=written_file,
         metavar=_("FILE"),
         help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
-            command="python -m capture score"
+            command=f"{python()} -m capture score"
         ),
     )
     return parser

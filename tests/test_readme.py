@@ -218,7 +218,7 @@ def test_what_has_a_comma_is_quoted_for_powershell(text: str) -> None:
         "The kit is not set up here yet ({package} is missing). This does it, in {folder}: {command}",
         "Port {port} of {host} is in use. Choose another one with --port; --port 0 finds a free one.",
         "There is no server at {server}.",
-        "Sniffing needs admin rights ({reason}): sudo python3 {file}. python -m capture tap needs none.",
+        "Sniffing needs admin rights ({reason}): sudo {python} {file}. {python} -m capture tap needs none.",
         "sniffing needs a right that this user lacks ({tap} needs none). To get it: {way}",
     ],
 )

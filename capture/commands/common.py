@@ -22,6 +22,7 @@ from capture.export import COLUMNS, FORMATS, UnknownColumn, Writer
 from capture.output import Columns, FrameRows, Lines, Output, Source, Table, selection
 from capture.pipeline import Pipeline
 from capture.sources.files import STANDARD_INPUT, is_regular
+from kit.bootstrap import python
 from kit.options import Parser, host_port, port_number
 from kit.text import visible
 from kit.words import _, ngettext
@@ -226,7 +227,7 @@ class Trouble:
             line += f" · {about_tls}"
         if more := self._count - 1:
             words = ngettext("and {n} more problem: {command}", "and {n} more problems: {command}", more)
-            line += " · " + words.format(n=more, command=f"python -m capture problems {self._file}")
+            line += " · " + words.format(n=more, command=f"{python()} -m capture problems {self._file}")
         print(line, file=sys.stderr)
 
 

@@ -39,6 +39,7 @@ from capture.pipeline import Pipeline
 from capture.records import Stage, stage
 from capture.sources.files import STANDARD_INPUT
 from capture.sources.recording import PACKET_COST
+from kit.bootstrap import python
 from kit.options import not_empty, port_number, written_file
 from kit.text import pad, visible, width
 from kit.words import _, ngettext
@@ -279,7 +280,7 @@ def _tell(options: argparse.Namespace, sniffer: Sniffer, show: _Show) -> None:
         name = visible(options.write)
         ports = "".join(f" --port {port}" for port in sniffer.ports)
         words = ngettext("{file}: {n} packet · {command}", "{file}: {n} packets · {command}", seen)
-        print(words.format(file=name, n=seen, command=f"python -m capture frames {name}{ports}"), file=sys.stderr)
+        print(words.format(file=name, n=seen, command=f"{python()} -m capture frames {name}{ports}"), file=sys.stderr)
 
 
 # --- interfaces

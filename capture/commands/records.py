@@ -35,6 +35,7 @@ from capture.output import FrameRows, Lines, Table, selection
 from capture.pcap import TLS_KEY_LOG, Reader
 from capture.records import WindowSamples, stage
 from capture.sources.files import open_capture
+from kit.bootstrap import python
 from kit.text import visible
 from kit.words import _
 
@@ -94,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
 def _about_tls(options: argparse.Namespace, packets: Reader) -> str:
     """How to go on where there is TLS."""
     kind = options.kind if options.kind in WIRESHARKS else WIRESHARKS[0]
-    command = f"python -m capture {kind} {visible(options.file)} --engine wireshark"
+    command = f"{python()} -m capture {kind} {visible(options.file)} --engine wireshark"
     if any(secrets.kind == TLS_KEY_LOG for secrets in packets.secrets):
         return _("the file has its keys: {command}").format(command=command)
     return _("with its keys: {command}").format(command=f"{command} --keylog {_('FILE')}")

@@ -28,6 +28,7 @@ from capture.events import Packet, Problem
 from capture.pipeline import Pipeline
 from capture.records import stage
 from capture.sources.files import STANDARD_INPUT
+from kit.bootstrap import python
 from kit.certificates import (
     FOLDER,
     CertificateError,
@@ -189,7 +190,7 @@ def _run(options: argparse.Namespace) -> None:
             raise Refusal(LACKING, _("{file}: not all that passed is in it").format(file=visible(options.write)))
         words = ngettext("{file}: {n} packet · {command}", "{file}: {n} packets · {command}", passed)
         file = visible(options.write)
-        read = f"python -m capture frames {file}" + (" --engine wireshark" if options.record == "wire" else "")
+        read = f"{python()} -m capture frames {file}" + (" --engine wireshark" if options.record == "wire" else "")
         say(words.format(file=file, n=passed, command=read))
 
 

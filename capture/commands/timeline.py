@@ -20,6 +20,7 @@ from capture.commands.common import (
 from capture.output import selection
 from capture.pipeline import Pipeline
 from capture.sources.files import open_capture
+from kit.options import written_file
 from kit.text import visible
 from kit.words import _
 
@@ -33,7 +34,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--view", choices=VIEWS, default=VIEWS[0], help=_("which picture"))
     parser.add_argument("--linear", action="store_true", help=_("a linear axis of time, nothing folded"))
     name = _("where to: png, svg or pdf (default: {file})").format(file="timeline.png")
-    parser.add_argument("-o", "--output", default="timeline.png", metavar=_("FILE"), help=name)
+    parser.add_argument("-o", "--output", type=written_file, default="timeline.png", metavar=_("FILE"), help=name)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -56,6 +56,7 @@ from capture.packets import (
 from capture.pcap import MAX_PACKET, Writer
 from capture.sources.recording import PACKET_COST
 from capture.sources.rights import how_to_get_it, may_sniff
+from kit.bootstrap import python
 from kit.text import visible
 from kit.words import _
 
@@ -286,7 +287,7 @@ def finish_recording(writer: Writer, statistics: Statistics) -> None:
 
 def no_right() -> str:
     words = _("sniffing needs a right that this user lacks ({tap} needs none). To get it: {way}")
-    return words.format(tap="python -m capture tap", way=how_to_get_it())
+    return words.format(tap=f"{python()} -m capture tap", way=how_to_get_it())
 
 
 # --- interfaces

@@ -132,7 +132,7 @@ def test_frames_are_shown_as_they_pass_and_are_those_of_the_file(greeter: int, t
     assert (interface.received, interface.dropped, reader.synthesised) == (count, 0, False)
     assert rest.err.splitlines() == [
         f"{interface.name}: {count} packets, {len(shown.records)} frames of 1 connection; dropped by the kernel: 0",
-        f"{path}: {count} packets · python -m capture frames {path} --port {greeter}",
+        f"{path}: {count} packets · python3 -m capture frames {path} --port {greeter}",
     ]
     assert run("frames", path, "--port", greeter, "--format", "jsonl").records == shown.records
     assert {record["server"] for record in shown.records} == {f"127.0.0.1:{greeter}"}
@@ -251,7 +251,7 @@ def test_without_the_right_one_sentence_says_how_to_get_it_and_the_status_is_3(t
     [told] = ran.err.splitlines()
     assert "sudo " in told
     assert "sudo setcap cap_net_raw,cap_net_admin=eip /" in told
-    assert "python -m capture tap needs none" in told
+    assert "python3 -m capture tap needs none" in told
     assert not path.exists()
 
 
@@ -328,7 +328,7 @@ def test_when_the_interface_goes_all_is_shown_first_and_the_status_is_3(
     name = sniff._find("").name
     assert ran.err.splitlines()[1:] == [
         f"{name}: {len(packets)} packets, {len(frames)} frames of 1 connection; dropped by the kernel, of all ports: 3",
-        f"{path}: {len(packets)} packets · python -m capture frames {path} --port 50051",
+        f"{path}: {len(packets)} packets · python3 -m capture frames {path} --port 50051",
         "capture: lo gives no more packets: Network is down",
     ]
     assert packets_of(path) == packets

@@ -502,7 +502,7 @@ def test_the_tap_shows_frames_as_they_pass_and_leaves_the_same_in_a_file(
         lines += tap.stdout.readlines()
         last = tap.stderr.read().decode()
         assert re.fullmatch(
-            rf"{re.escape(str(path))}: \d+ packets · python -m capture frames {re.escape(str(path))}\n", last
+            rf"{re.escape(str(path))}: \d+ packets · python3 -m capture frames {re.escape(str(path))}\n", last
         )
         assert tap.wait(SECONDS) == 0
     shown = Ran(0, b"".join(lines), b"")

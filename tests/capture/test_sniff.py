@@ -24,6 +24,7 @@ from capture.pcap import read
 from capture.sources import sniff
 from capture.sources.rights import may_sniff
 from capture.sources.sniff import Interface, Sniffer, SniffError, UnknownInterface, has_port, interfaces
+from kit.bootstrap import python
 from tests.capture.engine_factory import (
     BSD_LOOPBACK,
     COOKED,
@@ -215,7 +216,7 @@ def test_without_the_right_it_is_said_how_to_get_it_and_that_the_tap_needs_none(
     monkeypatch.setattr(sniff, "may_sniff", lambda: False)
     with pytest.raises(SniffError) as told:
         Sniffer().__enter__()
-    assert "python -m capture tap" in str(told.value)
+    assert f"{python()} -m capture tap" in str(told.value)
     assert {"linux": "setcap", "darwin": "ChmodBPF", "win32": "Npcap"}[sys.platform] in str(told.value)
 
 

@@ -160,7 +160,7 @@ def test_on_the_loopback_it_shows_a_chat_as_it_passes(server: RunningServer) -> 
     assert process.stdout is not None
     with process:
         lines = [process.stdout.readline()]
-        assert lines == [f"Listening on lo, port {server.port}; Ctrl-C ends it\n"]
+        assert lines == [f"Listening on lo, port {server.port}; start a client now. Ctrl-C ends it\n"]
         with grpc.insecure_channel(server.address, [("grpc.enable_http_proxy", 0)]) as channel:
             stub = ChatServiceStub(channel)
             stub.Join(JoinRequest(user="Juan", room="general"))
@@ -188,7 +188,7 @@ def test_without_rights_it_says_so_in_one_sentence_with_both_ways_out() -> None:
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
     assert "sudo python3" in done.stderr
-    assert "python -m capture tap" in done.stderr
+    assert "python3 -m capture tap" in done.stderr
 
 
 def test_what_is_no_port_is_refused_in_one_line() -> None:

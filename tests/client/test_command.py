@@ -74,7 +74,7 @@ def test_the_file_starts_from_anywhere_and_with_a_python_that_has_no_packages(tm
 def test_misuse_is_one_line_and_status_2(arguments: list[str], problem: str) -> None:
     status, output, errors = started(*arguments)
     assert (status, output) == (2, "")
-    assert errors.startswith("python -m client: ")
+    assert errors.startswith("python3 -m client: ")
     assert problem in errors
     assert errors.endswith(" (--help lists what there is)\n")
     assert errors.count("\n") == 1
@@ -130,7 +130,7 @@ def test_over_tls_by_its_authority_s_file(tmp_path: Path) -> None:
 def test_help_in_spanish() -> None:
     status, output, errors = started("--help", "--lang", "es")
     assert (status, errors) == (0, "")
-    assert output.startswith("uso: python -m client [-h]")
+    assert output.startswith("uso: python3 -m client [-h]")
     assert "dónde está el servidor (si no se dice: 127.0.0.1:50051)" in " ".join(output.split())
 
 

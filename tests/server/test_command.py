@@ -168,7 +168,7 @@ def test_a_port_in_use_is_one_line_and_status_3() -> None:
 def test_a_bad_option_is_one_line_and_status_2(options: list[str], problem: str) -> None:
     status, line = refused(*options)
     assert status == 2
-    assert line.startswith("python -m server: ")
+    assert line.startswith("python3 -m server: ")
     assert problem in line
     assert line.endswith(" (--help lists what there is)\n")
     assert line.count("\n") == 1
@@ -177,7 +177,7 @@ def test_a_bad_option_is_one_line_and_status_2(options: list[str], problem: str)
 def test_a_bad_option_in_spanish() -> None:
     assert refused("--port", "x", lang="es") == (
         2,
-        "python -m server: argumento --port: un puerto es un número de 0 a 65535, y esto es x "
+        "python3 -m server: argumento --port: un puerto es un número de 0 a 65535, y esto es x "
         "(--help muestra lo que hay)\n",
     )
 

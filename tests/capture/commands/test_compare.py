@@ -201,5 +201,5 @@ def test_where_there_is_tls_it_is_said_how_to_go_on(tmp_path: Path, capsys: pyte
             writer.write(tape.packets)
         status, _out, err = run(capsys, "frames", path)
         assert status == 0
-        assert f" · {words}python -m capture frames {path} --engine wireshark" in err
+        assert f" · {words}python3 -m capture frames {path} --engine wireshark" in err
         assert err.endswith(" --keylog FILE\n") is not bool(secrets)

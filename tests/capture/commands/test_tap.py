@@ -132,7 +132,7 @@ def test_faults_are_said_at_the_start_and_change_while_it_runs(tmp_path: Path) -
         with pytest.raises(grpc.RpcError):
             say(tap.port)
         told = tap.ends()
-        assert told[-1].endswith(f"python -m capture frames {path}")
+        assert told[-1].endswith(f"python3 -m capture frames {path}")
     assert "grpc-status 0" in tap.rows
     assert not wireshark_doubts(path)
     lengths: dict[str, list[int]] = defaultdict(list)
@@ -150,7 +150,7 @@ def test_tls_itself_is_recorded_with_its_keys_and_wireshark_decrypts_it(tmp_path
     with serving() as port, tapping("--server", f"127.0.0.1:{port}", *options) as tap:
         assert tap.says() == f"clients trust it with --ca {folder / 'ca.pem'}"
         assert say(tap.port, folder / "ca.pem").endswith(b"Juan")
-        assert tap.ends()[-1].endswith(f"python -m capture frames {path} --engine wireshark")
+        assert tap.ends()[-1].endswith(f"python3 -m capture frames {path} --engine wireshark")
     assert b"Juan" not in path.read_bytes()
     assert "CLIENT_TRAFFIC_SECRET_0" in (tmp_path / "keys.log").read_text()
     assert not wireshark_doubts(path)
