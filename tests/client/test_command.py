@@ -113,7 +113,7 @@ def test_the_room_secret_comes_from_the_command_line_or_from_the_environment(mon
         arguments = ("Juan", "general", "--server", server.address)
         status, _output, errors = started(*arguments)
         assert status == 1
-        assert "This server lets nobody in without the room secret." in errors
+        assert "This server lets nobody in without the room secret (--room-secret)." in errors
         assert started(*arguments, "--room-secret", "ábrete")[0] == 0
         monkeypatch.setenv("MINICHAT_ROOM_SECRET", "ábrete")
         assert started(*arguments)[0] == 0

@@ -54,7 +54,7 @@ def test_a_room_secret_lets_in_who_has_it() -> None:
     assert refuse_secret("", JoinRequest(room_secret="whatever")) is None
     assert refuse_secret("ábrete", JoinRequest(room_secret="ábrete")) is None
     for given, sentence in (
-        ("", "This server lets nobody in without the room secret."),
+        ("", "This server lets nobody in without the room secret (--room-secret)."),
         ("abrete", "That is not the room secret of this server."),
     ):
         refusal = refuse_secret("ábrete", JoinRequest(room_secret=given))

@@ -831,7 +831,7 @@ class TestRoomSecret:
         with serve(room_secret="ábrete", log=Log(book)) as server, Stub(server.address) as stub:
             assert failure(stub.join) == (
                 grpc.StatusCode.PERMISSION_DENIED,
-                "This server lets nobody in without the room secret.",
+                "This server lets nobody in without the room secret (--room-secret).",
             )
             assert failure(partial(stub.join, secret="ciérrate"))[0] is grpc.StatusCode.PERMISSION_DENIED
             book.wait_for("✗ refused ipv4:127.0.0.1:", times=2)
