@@ -159,7 +159,8 @@ def refuse_secret(secret: str, request: JoinRequest) -> Refusal | None:
     if not secret or hmac.compare_digest(secret.encode(), request.room_secret.encode()):
         return None
     if not request.room_secret:
-        return Refusal(grpc.StatusCode.PERMISSION_DENIED, _("This server lets nobody in without the room secret (--room-secret)."))
+        text = _("This server lets nobody in without the room secret (--room-secret).")
+        return Refusal(grpc.StatusCode.PERMISSION_DENIED, text)
     return Refusal(grpc.StatusCode.PERMISSION_DENIED, _("That is not the room secret of this server."))
 
 

@@ -205,6 +205,10 @@ class Trouble:
         self._count = 0
         self._worst: Problem | None = None
 
+    def __bool__(self) -> bool:
+        """Whether anything went wrong so far."""
+        return self._worst is not None
+
     def note(self, events: Sequence[Event]) -> None:
         if Problem not in set(map(type, events)):
             return

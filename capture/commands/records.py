@@ -80,15 +80,20 @@ def _run(options: argparse.Namespace) -> None:
                 parallel.decode(_share, options, count, output.put, trouble)
                 return trouble.tell(_about_tls(options, packets))
         made = stage("events" if isinstance(output, FrameRows) else options.kind, schema)
+        is_empty = True
         for events in decoded(packets, pipeline_for(options), trouble):
-            output.show(made.feed(events))
-        output.show(made.finish())
+            output.show(records := made.feed(events))
+            is_empty &= not records
+        output.show(records := made.finish())
+        is_empty &= not records
         if options.kind == "problems":
             output.show(packets.problems)
         if isinstance(made, WindowSamples) and isinstance(output, Table):
             output.show_blocked(made.blocked)
         trouble.note(packets.problems)
         output.finish()
+        if options.kind == "problems" and isinstance(output, Table) and is_empty and not trouble:
+            print(_("No problems: nothing was lost, impossible or unreadable."))
     return trouble.tell(_about_tls(options, packets))
 
 

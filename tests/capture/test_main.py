@@ -553,3 +553,14 @@ def test_each_name_of_a_type_is_taken(run: Any, tmp_path: Path) -> None:
     for kind in FrameType:
         shown = run("frames", path, "--type", kind.name.lower(), "--format", "tsv", "--fields", "type").out.splitlines()
         assert set(shown[1:]) <= {kind.name}
+
+
+def test_where_nothing_went_wrong_the_table_of_problems_says_so(run: Any, capture_file: Path, tmp_path: Path) -> None:
+    clean = written(Tape().talk().open().tape, tmp_path / "clean.pcapng")
+    for arguments, said in (
+        ((), "No problems: nothing was lost, impossible or unreadable.\n"),
+        (("--format", "jsonl"), ""),
+    ):
+        ran = run("problems", clean, *arguments)
+        assert (ran.status, ran.out, ran.err) == (0, said, "")
+    assert "No problems" not in run("problems", capture_file).out  # its messages are no protobuf
