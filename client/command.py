@@ -11,14 +11,12 @@ from typing import Any
 from client import scripted, security
 from kit.bootstrap import python
 from kit.certificates import problem_with_authorities
-from kit.options import Parser, file_path, port_number, written_file
+from kit.options import BAD_INPUT, Parser, add_truth, file_path, port_number
 from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room, problem_with_room_secret, problem_with_user
 from kit.truth import Truth
 from kit.words import _, language_from, use_utf8
 
 HOST, PORT = "127.0.0.1", 50051
-BAD_INPUT = 1
-"""The exit status where a file that was named cannot be used."""
 
 
 def main(arguments: list[str]) -> int:
@@ -73,14 +71,7 @@ def _parser() -> Parser:
         metavar=_("HOST:PORT"),
         help=_("where the server is (default: {server})").format(server=f"{HOST}:{PORT}"),
     )
-    parser.add_argument(
-        "--truth",
-        type=written_file,
-        metavar=_("FILE"),
-        help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
-            command=f"{python()} -m capture score"
-        ),
-    )
+    add_truth(parser)
     entry = parser.add_argument_group(_("who is trusted, and who may come in"))
     entry.add_argument(
         "--tls",

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from kit.bootstrap import python
 from kit.words import N_, _, add_language_option, ngettext
 
-MISUSE = 2
-"""The exit status of a command line that cannot be obeyed."""
+BAD_INPUT, MISUSE = 1, 2
+"""The exit status where a file that was named cannot be used, and of a command line that cannot be obeyed."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,6 +56,13 @@ def written_file(text: str) -> str:
     if text == "-":
         raise argparse.ArgumentTypeError(_("a file is written, not standard output (./- is a file of that name)"))
     return not_empty(text)
+
+
+def add_truth(group: argparse._ActionsContainer) -> None:
+    """`--truth`, of whoever logs with kit/truth.py."""
+    described = _("log every call and message, session tokens too, for what {command} compares with a capture")
+    command = f"{python()} -m capture score"
+    group.add_argument("--truth", type=written_file, metavar=_("FILE"), help=described.format(command=command))
 
 
 def host_port(host: str, port: int) -> str:

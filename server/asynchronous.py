@@ -41,9 +41,9 @@ from kit.pace import Pace
 from kit.truth import Truth
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinReply, JoinRequest
 from server import contract, listening, standard
-from server.admission import Admission
-from server.contract import GONE, LEFT, Caller, Refusal, caller, refuse_first, refuse_later, refuse_names
-from server.deadlines import AsyncRequestInTime, abort
+from server.admission import Entrance
+from server.contract import GONE, LEFT, Refusal, refuse_first, refuse_later, refuse_names
+from server.deadlines import AsyncRequestInTime, abort, abort_after
 from server.limits import CUT_SECONDS, PACE, Limits
 from server.listening import KEEPALIVE_SECONDS, STOP_SECONDS
 from server.log import Log
@@ -312,36 +312,21 @@ class Call:
             self._loop.call_later(left, self._look_whether_idle)
 
 
-class ChatService:
+class ChatService(Entrance[Call]):
     """minichat.v1.ChatService on asyncio."""
 
-    def __init__(
-        self,
-        store: Store[Call],
-        sessions: Sessions,
-        *,
-        chats: int | None,
-        sessions_required: bool,
-        room_secret: str,
-        log: Log,
-        limits: Limits,
-    ) -> None:
+    def __init__(self, store: Store[Call], sessions: Sessions, **terms: Any) -> None:
+        """`terms` are those of Entrance."""
+        super().__init__(sessions, **terms)
         self.store = store
-        self.sessions = sessions
-        self.sessions_required = sessions_required or bool(room_secret)
-        self.room_secret = room_secret
-        self.log = log
-        self.limits = limits
-        self.admission: Admission[Call] = Admission(chats, limits.connections)
         self._running: set[asyncio.Task[Any]] = set()
 
     # The three methods
 
     async def Join(self, request: JoinRequest | Refusal, context: Context) -> JoinReply:
         request = await self._accept(request, context)
-        refusal = contract.refuse_secret(self.room_secret, request)
+        refusal = self.refuse_secret(request, context)
         if refusal is not None:
-            self.log.refused(unquote(context.peer()), refusal.sentence)
             await context.abort(*refusal)
         session = self.caller(context, request.user, request.room).session
         try:
@@ -362,24 +347,15 @@ class ChatService:
             messages = await self.store.history(request.room, request.after_sequence, request.limit)
         except StoreLost as reason:
             await context.abort(*contract.unavailable(str(reason)))
-        aborting: list[asyncio.Task[None]] = []
-
-        def too_late() -> None:
-            ending = contract.history_not_read(self.limits.history)
-            aborting.append(asyncio.ensure_future(abort(context, ending)))
-
-        timer = asyncio.get_running_loop().call_later(self.limits.history, too_late)
-        try:
+        seconds = self.limits.history
+        with abort_after(seconds, context, contract.history_not_read(seconds)):
             for message in messages:
                 await context.write(message.octets)
-        finally:
-            timer.cancel()
 
     async def Chat(self, _requests: Any, context: Context) -> None:
         call = Call(self, context)
-        refusal = self.admission.admit(call, context.peer())
+        refusal = self.admit(call, context)
         if refusal is not None:
-            self.log.refused(unquote(context.peer()), refusal.sentence)
             await context.abort(*refusal)
         task = asyncio.current_task()
         assert task is not None
@@ -391,19 +367,10 @@ class ChatService:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
-    def close(self) -> None:
-        """Ends every chat with UNAVAILABLE, and admits none any more."""
-        ending = contract.stopping()
-        for call in self.admission.close(ending):
-            call.end(ending)
-
     async def join(self) -> None:
         """After `close`, when the calls have ended: waits until their members have left the store."""
         while self._running:
             await asyncio.wait(self._running)
-
-    def caller(self, context: Context, user: str, room: str) -> Caller:
-        return caller(self.sessions, context.invocation_metadata() or (), user, room)
 
     @staticmethod
     async def _accept(request: R | Refusal, context: Context) -> R:

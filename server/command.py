@@ -23,7 +23,7 @@ from kit.certificates import (
     problem_with_choice,
     problem_with_pair,
 )
-from kit.options import Parser, file_path, host_port, not_empty, port_number, written_file
+from kit.options import BAD_INPUT, Parser, add_truth, file_path, host_port, not_empty, port_number
 from kit.output import Output, Queued
 from kit.rules import ROOM_SECRET_VARIABLE, problem_with_room_secret
 from kit.truth import Truth
@@ -41,8 +41,6 @@ if TYPE_CHECKING:  # loaded where rooms are in Redis: it takes as long as grpc
 PORT = 50051
 """The port that gRPC's own examples use."""
 STORE_VARIABLE = "MINICHAT_STORE"
-BAD_INPUT = 1
-"""The exit status where a file that was named cannot be used."""
 LOG_SECONDS = 2.0
 """What the log gets for its last lines when the server has stopped."""
 HASTY_LOG_SECONDS = 0.2
@@ -232,14 +230,7 @@ def _parser() -> Parser:
         default="text",
         help=_("lines for people, or an object of JSON a line for programs (default: text)"),
     )
-    logs.add_argument(
-        "--truth",
-        type=written_file,
-        metavar=_("FILE"),
-        help=_("log every call and message, session tokens too, for what {command} compares with a capture").format(
-            command=f"{python()} -m capture score"
-        ),
-    )
+    add_truth(logs)
     return parser
 
 

@@ -83,6 +83,20 @@ async def abort(context: aio.ServicerContext[Any, Any], ending: Refusal) -> None
         await context.abort(*ending)
 
 
+@contextmanager
+def abort_after(
+    seconds: float, context: aio.ServicerContext[Any, Any], ending: Refusal
+) -> Iterator[list[asyncio.Task[None]]]:
+    """`at_most` for a task. What it yields holds the task that aborts, from when the time is over."""
+    aborting: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    timer = loop.call_later(seconds, lambda: aborting.append(loop.create_task(abort(context, ending))))
+    try:
+        yield aborting
+    finally:
+        timer.cancel()
+
+
 class AsyncRequestInTime(aio.ServerInterceptor):
     """As RequestInTime: grpc.aio keeps a call whose request does not come until its connection ends, and never answers
     one that its client has ended without a request."""
@@ -119,16 +133,8 @@ class AsyncRequestInTime(aio.ServerInterceptor):
         return when_it_is_there
 
     async def _request(self, context: Any) -> Any:
-        aborting: list[asyncio.Task[None]] = []
-
-        def too_late() -> None:
-            aborting.append(asyncio.ensure_future(abort(context, no_request(self._seconds))))
-
-        timer = asyncio.get_running_loop().call_later(self._seconds, too_late)
-        try:
+        with abort_after(self._seconds, context, no_request(self._seconds)) as aborting:
             request = await context.read()
-        finally:
-            timer.cancel()
         if aborting:
             await aborting[0]
             await context.write(b"")  # writes nothing, but raises the AbortError with which a handler must end

@@ -39,8 +39,8 @@ from kit.pace import Pace
 from kit.truth import Truth
 from proto.chat_pb2 import ChatMessage, HistoryRequest, JoinReply, JoinRequest
 from server import contract, listening, standard
-from server.admission import Admission
-from server.contract import GONE, LEFT, Caller, Refusal, caller, handlers, refuse_first, refuse_later, refuse_names
+from server.admission import Entrance
+from server.contract import GONE, LEFT, Refusal, handlers, refuse_first, refuse_later, refuse_names
 from server.deadlines import RequestInTime, at_most, end_at_once
 from server.limits import CUT_SECONDS, OUT_QUEUE_LENGTH, PACE, Limits
 from server.listening import KEEPALIVE_SECONDS, STOP_SECONDS, CannotListen
@@ -267,37 +267,21 @@ class Call:
             self._service.log.left(self.user, self.room, contract.why_left(self._out_q.ending or ending))
 
 
-class ChatService:
+class ChatService(Entrance[Call]):
     """minichat.v1.ChatService on threads."""
 
-    def __init__(
-        self,
-        rooms: Rooms[Call] | Blocking[Call],
-        sessions: Sessions,
-        *,
-        chats: int | None,
-        sessions_required: bool,
-        room_secret: str,
-        log: Log,
-        limits: Limits,
-    ) -> None:
+    def __init__(self, rooms: Rooms[Call] | Blocking[Call], sessions: Sessions, **terms: Any) -> None:
+        """`terms` are those of Entrance."""
+        super().__init__(sessions, **terms)
         self.rooms = rooms
-        self.sessions = sessions
-        self.sessions_required = sessions_required or bool(room_secret)
-        self.room_secret = room_secret
-        self.log = log
-        self.limits = limits
-        self.admission: Admission[Call] = Admission(chats, limits.connections)
-        """Of those that hold a worker."""
         self._readers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
     # The three methods
 
     def Join(self, request: JoinRequest | Refusal, context: grpc.ServicerContext) -> JoinReply:
         request = self._accept(request, context)
-        refusal = contract.refuse_secret(self.room_secret, request)
+        refusal = self.refuse_secret(request, context)
         if refusal is not None:
-            self.log.refused(unquote(context.peer()), refusal.sentence)
             context.abort(*refusal)
         session = self.caller(context, request.user, request.room).session
         try:
@@ -325,19 +309,12 @@ class ChatService:
 
     def Chat(self, requests: Iterator[ChatMessage | Refusal], context: grpc.ServicerContext) -> Iterator[bytes]:
         call = Call(self, requests, context)
-        refusal = self.admission.admit(call, context.peer())
+        refusal = self.admit(call, context)
         if refusal is not None:
-            self.log.refused(unquote(context.peer()), refusal.sentence)
             context.abort(*refusal)
         self._readers.add(call.reader)
         call.start()
         yield from call.outgoing()
-
-    def close(self) -> None:
-        """Ends every chat with UNAVAILABLE, and admits none any more."""
-        ending = contract.stopping()
-        for call in self.admission.close(ending):
-            call.end(ending)
 
     def join(self) -> None:
         """Waits until the calls' own threads have ended; after `close`, when the calls have."""
@@ -346,9 +323,6 @@ class ChatService:
                 reader.join()
 
     # What requests must fulfil
-
-    def caller(self, context: grpc.ServicerContext, user: str, room: str) -> Caller:
-        return caller(self.sessions, context.invocation_metadata(), user, room)
 
     @staticmethod
     def _accept(request: R | Refusal, context: grpc.ServicerContext) -> R:

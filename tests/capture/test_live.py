@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,22 +88,6 @@ def live(port: int, *arguments: object) -> Iterator[Listening]:
 def line() -> Iterator[Line]:
     with Line() as line:
         yield line
-
-
-@pytest.fixture
-def greeter() -> Iterator[int]:
-    """A gRPC server that answers whatever it is asked with the same octets."""
-
-    class Echo(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
-
-    server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((Echo(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield port
-    server.stop(None).wait()
 
 
 # --- live

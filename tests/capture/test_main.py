@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -461,22 +460,6 @@ def test_a_small_file_is_shown_without_loading_what_is_heavy(capture_file: Path)
 
 
 # --- the tap
-
-
-@pytest.fixture
-def greeter() -> Iterator[int]:
-    """A gRPC server that answers whatever it is asked with the same octets."""
-
-    class Echo(grpc.GenericRpcHandler):
-        def service(self, details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(lambda request, _context: request)
-
-    server = grpc.server(futures.ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
-    server.add_generic_rpc_handlers((Echo(),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield port
-    server.stop(None).wait()
 
 
 def test_the_tap_shows_frames_as_they_pass_and_leaves_the_same_in_a_file(
