@@ -51,11 +51,12 @@ def run(server: str, user: str, room: str, source: int | None, **how: Any) -> in
         session.leave()
 
     session = Session(server, user, room, tell=tell, patience=PATIENCE_SECONDS, **how)
-    session.start()
     # Not joined: when the session ends first (refused), it may be waiting for a line that never comes.
-    threading.Thread(target=send, name="standard input", daemon=True).start()
+    sending = threading.Thread(target=send, name="standard input", daemon=True)
     try:
         with _interruptible():
+            session.start()
+            sending.start()
             while not session.join(1):  # on Windows Ctrl-C does not end a wait, it is seen only between two
                 pass
     except KeyboardInterrupt:

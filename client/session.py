@@ -192,7 +192,8 @@ class Session:
 
     def join(self, seconds: float | None = None) -> bool:
         """Whether the session has ended, now or within the time."""
-        self._thread.join(seconds)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def wait_until_inside(self, seconds: float) -> bool:
