@@ -26,6 +26,8 @@ PATIENCE_SECONDS = 10.0
 """How long a lost server is sought."""
 READ_SIZE = 65_536
 """Octets read at once, and about the most that a line may have until its end comes: far more than a text."""
+READ_SECONDS = 0.5
+"""What reading gets for a line that is there already when the session is refused: it counts as not confirmed."""
 INTERRUPTED = 130
 """The exit status after Ctrl-C: 128 + SIGINT, as shells count."""
 
@@ -51,7 +53,7 @@ def run(server: str, user: str, room: str, source: int | None, **how: Any) -> in
         session.leave()
 
     session = Session(server, user, room, tell=tell, patience=PATIENCE_SECONDS, **how)
-    # Not joined: when the session ends first (refused), it may be waiting for a line that never comes.
+    # Not waited for long: when the session ends first (refused), it may be waiting for a line that never comes.
     sending = threading.Thread(target=send, name="standard input", daemon=True)
     try:
         with _interruptible():
@@ -64,6 +66,7 @@ def run(server: str, user: str, room: str, source: int | None, **how: Any) -> in
         if not session.join(LEAVE_SECONDS):
             session.close()
         return INTERRUPTED
+    sending.join(READ_SECONDS)
     for problem in problems:
         err(error_style.trouble(problem))
     ended = session.ended
